@@ -1,0 +1,1 @@
+"""Nouns: what flows and what is stored."""

@@ -1,0 +1,181 @@
+"""Every number a scan depends on, with its default, once. Same config + same bytes = same rows."""
+
+import hashlib
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from schemas.errors import ConfigError
+
+ProfileName = Literal["default", "weightwatcher"]
+PROFILES: tuple[ProfileName, ...] = ("default", "weightwatcher")
+
+_STRICT: Any = {"extra": "forbid", "strict": False, "allow_inf_nan": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixRules:
+    """Which tensors become rows.
+
+    min_side: short side below which a matrix has no spectral row. min_evals: least number of
+    eigenvalues of a row. max_evals_exact: largest short side solved exactly. conv_mode: pool (all
+    kernel slices in one row), slice (a row each), flatten (out x in*k). depthwise: analyse them too.
+    """
+
+    min_side: int = 8
+    min_evals: int = 8
+    max_evals_exact: int = 16384
+    conv_mode: Literal["pool", "slice", "flatten"] = "pool"
+    depthwise: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectrumRules:
+    """How eigenvalues are computed.
+
+    method: gram (float64 Gram matrix; SVD only where its accuracy demands it) or svd (always).
+    svd_above: lambda_max/xmin beyond which a Gram spectrum is recomputed by SVD.
+    block: rows (or columns) converted to float64 at a time.
+    """
+
+    method: Literal["gram", "svd"] = "gram"
+    svd_above: float = 1e8
+    block: int = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TailRules:
+    """The power-law fit: least tail, least eigenvalues, and the cut relative to lambda_max."""
+
+    min_tail: int = 10
+    min_evals: int = 20
+    relative_cut: float = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkRules:
+    """The Marchenko-Pastur fit: least eigenvalues, least slice side of a pooled convolution."""
+
+    min_evals: int = 50
+    min_conv_side: int = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """What counts as a finding. `ks_max` .. `alpha_excess` make a fit unreliable."""
+
+    ks_max: float = 0.1
+    n_tail_min: int = 20
+    n_tail_share: float = 0.03
+    tail_decades_min: float = 0.3
+    alpha_excess: float = 1.0
+    under_trained_alpha: float = 6.0
+    over_trained_alpha: float = 2.0
+    scale_peers_min: int = 6
+    scale_dev_sure: float = 2.0
+    scale_dev: float = 1.0
+    scale_dev_mads: float = 5.0
+    rank0_share: float = 0.05
+    untrained_softrank: float = 0.75
+    untrained_share: float = 1 / 3
+    untrained_rows: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanConfig:
+    """All that decides the numbers and the findings of a scan; `fingerprint()` names it in every row."""
+
+    __pydantic_config__ = _STRICT
+
+    profile: ProfileName = "default"
+    matrices: MatrixRules = field(default_factory=MatrixRules)
+    spectrum: SpectrumRules = field(default_factory=SpectrumRules)
+    tail: TailRules = field(default_factory=TailRules)
+    bulk: BulkRules = field(default_factory=BulkRules)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal configs give equal text."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    def fingerprint(self) -> str:
+        """16 hex digits that name this config and the estimator version."""
+        text = f"{ESTIMATOR}:{self.to_json()}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+ESTIMATOR = "hs1"
+"""Version of the default estimator; a change of any default algorithm gets a new name."""
+
+
+@cache
+def code_version() -> str:
+    """Version of the installed hubspectra."""
+    return version("hubspectra")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkLimits:
+    """How work is cut and retried; changes no number, so it is no part of the fingerprint.
+
+    unit_bytes, unit_cost: bounds of one work unit (bytes read; floating-point operations, 6e11 is
+    about a minute of one core). attempts: tries before a unit is given up. backoff: seconds before the
+    second try, doubled after each.
+    """
+
+    unit_bytes: int = 1 << 30
+    unit_cost: float = 6e11
+    attempts: int = 3
+    backoff: float = 1.0
+
+
+def profile_config(profile: str) -> ScanConfig:
+    """Return the config of a named profile. Raises ConfigError for an unknown name."""
+    if profile == "default":
+        return ScanConfig()
+    if profile == "weightwatcher":
+        return ScanConfig(
+            profile="weightwatcher",
+            matrices=MatrixRules(min_side=1, depthwise=True),
+            spectrum=SpectrumRules(method="svd"),
+        )
+    raise ConfigError(f"unknown profile {profile!r}; choose one of {', '.join(PROFILES)}")
+
+
+def from_toml(path: Path, profile: str = "default") -> ScanConfig:
+    """Read overrides of a profile from a TOML file whose tables are the fields of ScanConfig.
+
+    Raises ConfigError naming the file and every wrong key or value.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        overrides = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} is not TOML: {error}") from error
+    base = asdict(profile_config(overrides.get("profile", profile)))
+    try:
+        return TypeAdapter(ScanConfig).validate_python(_merged(base, overrides))
+    except ValidationError as error:
+        raise ConfigError(f"config {path}: " + "; ".join(_explain(e) for e in error.errors())) from error
+
+
+def with_conv_mode(config: ScanConfig, mode: Literal["pool", "slice", "flatten"]) -> ScanConfig:
+    """Return `config` with another treatment of convolutions."""
+    return replace(config, matrices=replace(config.matrices, conv_mode=mode))
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {k: v for k, v in over.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+    return base | over | {k: _merged(base[k], v) for k, v in both.items()}
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    return f"{where}: {error['msg']} (got {error['input']!r})"

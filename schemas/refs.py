@@ -1,0 +1,141 @@
+"""Where bytes are: repositories, files, tensors, matrices, and the units of work made of them.
+
+RepoRef -> FileRef -> TensorRef -> MatrixRef -> WorkUnit. All are facts about places, none holds weights.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from schemas.results import Role, SkipReason
+
+
+@dataclass(frozen=True, slots=True)
+class RepoRef:
+    """A repository pinned to one commit.
+
+    `revision` is 40 hex digits: the hub's commit, or for a local model the hash of its content.
+    """
+
+    repo_id: str
+    revision: str
+
+    def __str__(self) -> str:
+        return f"{self.repo_id}@{self.revision[:12]}"
+
+    def part_key(self, fingerprint: str) -> str:
+        """Name of this repository's part in a lake: readable, safe as a file name, and unique by its hash."""
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "_", self.repo_id.replace("/", "--"))[:80]
+        place = f"{self.repo_id}\0{self.revision}\0{fingerprint}"
+        return f"{slug}-{hashlib.blake2b(place.encode(), digest_size=8).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """One file of a pinned repository.
+
+    `path` is relative with forward slashes; `size` is bytes; `content_id` names the content (the hub's
+    sha256 or git blob id, or a local hash), `sha256` is None where the hub does not state it.
+    """
+
+    repo: RepoRef
+    path: str
+    size: int
+    content_id: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """One tensor of a safetensors file; `start` and `stop` are absolute byte offsets in the file."""
+
+    file: FileRef
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes stored for the tensor."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixRef:
+    """One planned row of `layers`: a matrix (or pooled convolution) inside one tensor, or a reasoned skip.
+
+    The values are the contiguous bytes `start`..`stop` of the tensor's file, shaped `shape`. A 2-D
+    `shape` is one matrix; a longer one is a convolution (out, in, k...) cut into prod(k) slices.
+    """
+
+    tensor: TensorRef
+    index: int
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    role: Role = Role.OTHER
+    component: str | None = None
+    part: str | None = None
+    expert_id: int | None = None
+    slice_id: int | None = None
+    layer_index: int | None = None
+    is_last: bool = False
+    quant_method: str | None = None
+    skip: SkipReason | None = None
+
+    @property
+    def kernel_size(self) -> int:
+        """Number of slices pooled in the row; 1 for a 2-D matrix."""
+        size = 1
+        for k in self.shape[2:]:
+            size *= k
+        return size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes to read for this row; 0 when it is skipped."""
+        return 0 if self.skip else self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkUnit:
+    """A group of matrices of one repository that one worker reads, solves and commits at once.
+
+    `unit_id` is a hash of content ids, tensors and config fingerprint: equal work has an equal name.
+    `nbytes` is what will be read, `cost` an estimate of the arithmetic in floating-point operations.
+    """
+
+    unit_id: str
+    repo: RepoRef
+    matrices: tuple[MatrixRef, ...]
+    nbytes: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepoFacts:
+    """What the hub and the model card say about a repository; None or empty where they are silent."""
+
+    library_name: str | None = None
+    pipeline_tag: str | None = None
+    license: str | None = None
+    base_model: str | None = None
+    downloads: int | None = None
+    likes: int | None = None
+    last_modified: datetime | None = None
+    tags: tuple[str, ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """A pinned repository with its files and facts, before any weight is read."""
+
+    ref: RepoRef
+    files: tuple[FileRef, ...]
+    facts: RepoFacts = field(default_factory=RepoFacts)

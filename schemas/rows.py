@@ -1,0 +1,411 @@
+"""The rows of the lake, one dataclass a table; a field's metadata is its column's documentation.
+
+`column(arrow type, unit and range, what NULL means)`. Arrow schemas (tables.py), the column reference
+and the tests are all read off these fields, so a column is declared once.
+"""
+
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from schemas.results import BlockStatus, FitStatus, Flag, RowStatus
+
+NEVER = "never"
+
+
+def column(arrow: str, unit: str, null: str = NEVER, **default: Any) -> Any:
+    """Declare a stored column: Arrow type, unit and range, meaning of NULL; nullable ones default to None."""
+    if null != NEVER:
+        default.setdefault("default", None)
+    return field(metadata={"arrow": arrow, "unit": unit, "null": null}, **default)
+
+
+_NO_SPECTRUM = "no spectrum, or a zero matrix"
+_NO_FIT = "fit_status not ok"
+_NO_BULK = "bulk_status not ok"
+_NO_NULL = "null_status not ok"
+_NO_ALT = "alt_status not ok"
+_NO_BASE = "base_status not ok"
+_NO_WW = "profile weightwatcher not run, or WeightWatcher has no such row"
+_ASKED = "not requested"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerMetrics:
+    """One planned matrix of one repository: its place, its numbers, or the reason it has none.
+
+    Key: repo_id, revision, config_fingerprint, file, tensor, part, expert_id, slice_id.
+    Eigenvalues are squared singular values (no 1/N, no centring); every log is base 10.
+    """
+
+    scan_id: str = column("string", "the scan that wrote the row", default="")
+    repo_id: str = column("string", "owner/name")
+    revision: str = column("string", "40 hex digits; never a branch")
+    file: str = column("string", "path in the repository")
+    tensor: str = column("string", "name in the file")
+    file_sha256: str | None = column("string", "64 hex digits", "not stated by the source")
+    component: str | None = column("string", "sub-model folder", "single-model repository")
+    part: str | None = column("string", "part of a fused tensor", "whole tensor")
+    expert_id: int | None = column("int32", ">= 0", "not an expert of a stack")
+    slice_id: int | None = column("int32", ">= 0", "not conv_mode slice")
+    layer_index: int | None = column("int32", "block number, >= 0", "no block number in the name")
+    matrix_index: int = column("int32", "0..num_matrices-1 in plan order")
+    role: str = column("string", "q k v o qkv gate up down gate_up embed pos_embed lm_head ... other")
+    is_last: bool = column("bool", "the matrix that feeds the output")
+    counted: bool = column("bool", "enters model means: fit ok, and no embedding, head or LoRA", default=False)
+    dtype: str = column("string", "storage type in the file")
+    quant_method: str | None = column("string", "gptq, awq, fp8 ...", "not quantised")
+    shape: tuple[int, ...] = column("list<int64>", "as stored")
+    N: int | None = column("int64", "longer side, >= M", "not a matrix")
+    M: int | None = column("int64", "shorter side, >= 1", "not a matrix")
+    Q: float | None = column("float64", "N / M, >= 1", "not a matrix")
+    kernel_size: int | None = column("int32", "slices pooled; 1 for a plain matrix", "not a matrix")
+    conv_mode: str | None = column("string", "pool, slice, flatten", "not a convolution")
+    w_scale: float = column("float64", "factor applied to the weights; 1", default=1.0)
+    num_evals: int | None = column("int32", "eigenvalues, >= 0", "no spectrum")
+    spectrum_method: str | None = column("string", "gram_f64, svd_f64, gram_f32", "no spectrum")
+    device: str | None = column("string", "cpu, cuda", "no spectrum")
+    estimator: str | None = column("string", "version of the tail fit: hs1", "no spectrum")
+    config_fingerprint: str = column("string", "16 hex digits of the config", default="")
+    code_version: str = column("string", "hubspectra version", default="")
+    secs: float | None = column("float32", "s of compute", "not run")
+    status: RowStatus = column("string", "ok, skipped, failed")
+    status_reason: str | None = column(
+        "string", "SkipReason or FailureKind code", "status ok (zero_matrix may accompany ok)"
+    )
+    failure_id: str | None = column("string", "key into failures", "status not failed")
+
+    bulk_status: str | None = column("string", "ok, off, too_small, failed, no_bulk", "status not ok")
+    fit_status: str | None = column(
+        "string", "ok, off, too_few_evals, no_candidate, constant, failed", "status not ok"
+    )
+    null_status: str | None = column("string", "ok, off, too_small, too_large, failed", "status not ok")
+    alt_status: str | None = column("string", "ok, off, too_small, failed", "status not ok")
+    base_status: str | None = column(
+        "string", "ok, off, no_base, no_match, shape_mismatch, same_file, failed", "status not ok"
+    )
+
+    num_nonfinite: int | None = column("int64", "NaN or Inf entries, >= 0", "not decoded")
+    zero_frac: float | None = column("float64", "[0,1] exact zeros", "not decoded, or nonfinite")
+    w_mean: float | None = column("float64", "weight units", "not decoded, or nonfinite")
+    w_std: float | None = column("float64", "weight units, population", "not decoded, or nonfinite")
+    w_abs_max: float | None = column("float64", "weight units, >= 0", "not decoded, or nonfinite")
+    w_kurtosis: float | None = column("float64", "excess", "as w_std, or w_std 0")
+
+    norm: float | None = column("float64", "sum of eigenvalues, weight^2, > 0", _NO_SPECTRUM)
+    lambda_max: float | None = column("float64", "largest eigenvalue, weight^2, > 0", _NO_SPECTRUM)
+    log_norm: float | None = column("float64", "log10 norm", _NO_SPECTRUM)
+    log_spectral_norm: float | None = column("float64", "log10 lambda_max", _NO_SPECTRUM)
+    log_spectral_norm_n: float | None = column("float64", "log10(lambda_max / N)", _NO_SPECTRUM)
+    stable_rank: float | None = column("float64", "norm / lambda_max, [1, num_evals]", _NO_SPECTRUM)
+    rank0_frac: float | None = column("float64", "[0,1] share <= 1e-6 lambda_max", _NO_SPECTRUM)
+    entropy: float | None = column("float64", "[0,1] spectral entropy / ln num_evals", _NO_SPECTRUM)
+    eff_rank: float | None = column("float64", "exp of the entropy, [1, num_evals]", _NO_SPECTRUM)
+    hard_rank: int | None = column("int32", "numerical rank, [0, num_evals]", "spectrum not svd_f64")
+    log_soft_rank: float | None = column(
+        "float64", "log_norm / log_spectral_norm", "as norm, or |log_spectral_norm| < .05"
+    )
+    esd_quantiles: tuple[float, ...] | None = column("list<float32>", "129 quantiles of log10 lambda", _ASKED)
+
+    alpha: float | None = column("float64", "tail exponent of the density, > 1", _NO_FIT)
+    alpha_stderr: float | None = column("float64", "(alpha - 1) / sqrt(n_tail)", _NO_FIT)
+    xmin: float | None = column("float64", "start of the tail, weight^2", _NO_FIT)
+    xmax: float | None = column("float64", "end of the tail, weight^2", _NO_FIT)
+    D_ks: float | None = column("float64", "[0,1] Kolmogorov-Smirnov distance of the tail", _NO_FIT)
+    tail_decades: float | None = column("float64", "log10(xmax / xmin), > 0", _NO_FIT)
+    n_tail: int | None = column("int32", "eigenvalues >= xmin, >= 10", _NO_FIT)
+    near_ties: int | None = column("int32", "candidates rounding could make xmin; 1 = certain", _NO_FIT)
+    alpha_trunc: float | None = column("float64", "exponent with the tail cut at xmax", _NO_FIT + ", or no root")
+    alpha_hill: float | None = column("float64", "Hill exponent of the upper half, > 1", _NO_FIT)
+    alpha_farms: float | None = column("float64", "Hill exponent of square windows, > 1", _ASKED)
+    alpha_peak: float | None = column("float64", "exponent from the histogram peak, > 1", _ASKED)
+    alpha_peak_compat: float | None = column("float64", "the same, as published code does it, > 1", _ASKED)
+    alpha_clipped: float | None = column("float64", "exponent after dropping outliers, > 1", _ASKED)
+    num_fingers: int | None = column("int32", "outliers dropped, 0..9", _ASKED)
+    p_boot: float | None = column("float64", "[0,1] bootstrap p of the power law", _ASKED)
+    boot_reps: int | None = column("int32", "replicates, >= 1", _ASKED)
+
+    llr_exp: float | None = column("float64", "nats; > 0 favours the power law", _NO_ALT)
+    llr_sexp: float | None = column("float64", "nats; > 0 favours the power law", _NO_ALT)
+    llr_logn: float | None = column("float64", "nats; > 0 favours the power law", _NO_ALT)
+    llr_tpl: float | None = column("float64", "nats; > 0 favours the power law", _NO_ALT)
+    llr_exp_p: float | None = column("float64", "[0,1]", _NO_ALT)
+    llr_sexp_p: float | None = column("float64", "[0,1]", _NO_ALT)
+    llr_logn_p: float | None = column("float64", "[0,1]", _NO_ALT)
+    llr_tpl_p: float | None = column("float64", "[0,1]", _NO_ALT)
+    best_dist: str | None = column("string", "PL, TPL, EXP, SEXP, LOGN", _NO_ALT)
+    alt_at_boundary: tuple[str, ...] | None = column("list<string>", "PL, TPL, EXP, SEXP, LOGN", _NO_ALT)
+    exp_lambda: float | None = column("float64", "1/weight^2", _NO_ALT)
+    tpl_beta: float | None = column("float64", "real", _NO_ALT)
+    tpl_lambda: float | None = column("float64", "1/weight^2", _NO_ALT)
+    etpl_beta: float | None = column("float64", "real", _NO_ALT)
+    etpl_lambda: float | None = column("float64", "1/weight^2", _NO_ALT)
+    etpl_D_ks: float | None = column("float64", "[0,1]", _NO_ALT)
+    logn_c: float | None = column("float64", ">= 0", _NO_ALT)
+    sexp_beta: float | None = column("float64", "> 0", _NO_ALT)
+
+    alpha_weighted: float | None = column("float64", "alpha * log_spectral_norm", _NO_FIT)
+    log_alpha_norm: float | None = column("float64", "log10 of the sum of lambda^alpha", _NO_FIT)
+
+    sigma2_mp: float | None = column("float64", "variance of the Marchenko-Pastur bulk, weight^2", _NO_BULK)
+    lambda_plus: float | None = column("float64", "bulk edge, weight^2", _NO_BULK)
+    lambda_edge: float | None = column("float64", "Tracy-Widom quantile of the edge, weight^2", _NO_BULK)
+    mp_edge_ratio: float | None = column("float64", "lambda_max / lambda_plus, > 0", _NO_BULK)
+    mp_D: float | None = column("float64", "[0,1] KS distance of the bulk", _NO_BULK)
+    mp_softrank: float | None = column("float64", "min(1, lambda_plus / lambda_max)", _NO_BULK)
+    spike_mass: float | None = column("float64", "[0,1] share of norm above lambda_edge", _NO_BULK)
+    mp_ok: bool | None = column("bool", "the bulk is Marchenko-Pastur", _NO_BULK)
+    num_spikes: int | None = column("int32", "eigenvalues above lambda_edge, >= 0", _NO_BULK)
+
+    rand_seed: int | None = column("uint64", "seed of the permutation", _NO_NULL)
+    rand_lambda_max: float | None = column("float64", "weight^2", _NO_NULL)
+    rand_softrank: float | None = column("float64", "rand_lambda_max / lambda_max", _NO_NULL)
+    rand_distance: float | None = column("float64", "[0, .8326]", _NO_NULL)
+    rand_distance_ww: float | None = column("float64", "[0, .8326]", _NO_NULL)
+    num_traps: int | None = column("int32", "correlation traps, >= 0", _NO_NULL)
+    trap_cause: str | None = column("string", "mean, elements", "no trap")
+    erg_num: int | None = column("int32", "1..num_evals", "no crossing")
+    erg_gap: int | None = column("int32", "erg_num - n_tail", "no crossing or no fit")
+    erg_lambda: float | None = column("float64", "weight^2", "no crossing")
+    erg_dlambda: float | None = column("float64", "unitless", "no crossing or no fit")
+    vec_entropy_tail: float | None = column("float64", "nats, [0, ln 100]", _ASKED)
+    vec_entropy_bulk: float | None = column("float64", "nats, [0, ln 100]", _ASKED)
+    phase: str | None = column("string", "phase of training", "status not ok, or bulk_status off")
+    scale_dev: float | None = column("float64", "log10 against same-shape siblings", "too few siblings")
+    scale_peers: int | None = column("int32", "siblings, itself included", "too few siblings")
+    flags: tuple[str, ...] = column("list<string>", "FlagKind codes", default=())
+    findings: tuple[Flag, ...] = column(
+        "list<struct<kind: string, value: float64, threshold: float64, sentence: string>>",
+        "the flags with their evidence",
+        default=(),
+    )
+
+    ww_status: str | None = column("string", "success, failed", _NO_WW)
+    ww_alpha: float | None = column("float64", "> 1", _NO_WW + ", or failed")
+    ww_xmin: float | None = column("float64", "weight^2, conv halved", _NO_WW + ", or failed")
+    ww_xmax: float | None = column("float64", "weight^2, conv halved", _NO_WW + ", or failed")
+    ww_D: float | None = column("float64", "[0,1]", _NO_WW + ", or failed")
+    ww_sigma: float | None = column("float64", "> 0", _NO_WW + ", or failed")
+    ww_num_pl_spikes: int | None = column("int32", ">= 0", _NO_WW + ", or failed")
+    ww_rank_loss: int | None = column("int32", ">= 0", _NO_WW)
+    ww_weak_rank_loss: int | None = column("int32", ">= 0", _NO_WW)
+    ww_matrix_rank: int | None = column("int32", ">= 0", _NO_WW)
+    ww_sv_min: float | None = column("float64", "weight units, conv times sqrt(1/2)", _NO_WW)
+    ww_entropy: float | None = column("float64", "[0,1]", _NO_WW)
+
+    base_repo_id: str | None = column("string", "owner/name", "no base")
+    base_revision: str | None = column("string", "40 hex digits", "no base")
+    base_tensor: str | None = column("string", "name in the base", "no base")
+    rel_delta: float | None = column("float64", ">= 0", _NO_BASE)
+    delta_stable_rank: float | None = column("float64", ">= 1", _NO_BASE)
+    delta_alpha_hill: float | None = column("float64", "> 1", _NO_BASE + ", or < 20 eigenvalues")
+    d_log_norm: float | None = column("float64", "log10", _NO_BASE)
+    d_log_spectral_norm: float | None = column("float64", "log10", _NO_BASE)
+    delta_log_spectral_norm: float | None = column("float64", "log10", _NO_BASE)
+    d_alpha: float | None = column("float64", "alpha minus the base's", _NO_BASE + ", or a fit missing")
+    scale_change_z: float | None = column("float64", "robust z", _NO_BASE)
+    subspace_overlap10: float | None = column("float64", "[0,1]", _ASKED)
+    cka: float | None = column("float64", "[0,1]", _ASKED)
+    lora_rank: int | None = column("int32", ">= 1", "not a LoRA pair")
+    lora_scale: float | None = column("float64", "> 0", "not a LoRA pair")
+
+    @property
+    def fit_ok(self) -> bool:
+        """Whether the tail fit gave numbers."""
+        return self.fit_status == FitStatus.OK
+
+    @property
+    def bulk_ok(self) -> bool:
+        """Whether the Marchenko-Pastur fit gave numbers."""
+        return self.bulk_status == BlockStatus.OK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryRow:
+    """What is known of a scanned repository besides its layers: the plan's promise and the hub's facts.
+
+    Key: repo_id, revision, component, config_fingerprint.
+    """
+
+    scan_id: str = column("string", "the scan that wrote the row", default="")
+    repo_id: str = column("string", "owner/name")
+    revision: str = column("string", "40 hex digits")
+    component: str | None = column("string", "sub-model folder", "single-model repository")
+    config_fingerprint: str = column("string", "16 hex digits of the config")
+    code_version: str = column("string", "hubspectra version")
+    source: str = column("string", "hub endpoint, or local")
+    architecture: str | None = column("string", "from config.json", "absent there")
+    library_name: str | None = column("string", "from the card", "absent there")
+    pipeline_tag: str | None = column("string", "from the card", "absent there")
+    license: str | None = column("string", "from the card", "absent there")
+    base_model: str | None = column("string", "from the card", "absent there")
+    dtype_main: str | None = column("string", "storage type of most parameters", "no parameters")
+    quant_method: str | None = column("string", "from config.json", "not quantised")
+    downloads: int | None = column("int64", ">= 0", "unknown")
+    likes: int | None = column("int64", ">= 0", "unknown")
+    params: int | None = column("int64", ">= 0, from the headers", "no header readable")
+    tokens: int | None = column("int64", "training tokens, from the card", "absent there")
+    last_modified: datetime | None = column("timestamp[us, tz=UTC]", "", "unknown")
+    scanned_at: datetime = column("timestamp[us, tz=UTC]", "")
+    num_planned: int = column("int32", "rows of layers the plan promised, >= 0")
+    num_files_failed: int = column("int32", "weight files or indexes that could not be planned, >= 0")
+    left_out: tuple[str, ...] = column("list<string>", "weight files not read: path and reason", default=())
+    bytes_read: int = column("int64", "bytes of weights read", default=0)
+    secs: float = column("float32", "s of compute", default=0.0)
+    findings: tuple[Flag, ...] = column(
+        "list<struct<kind: string, value: float64, threshold: float64, sentence: string>>",
+        "findings about the model as a whole",
+        default=(),
+    )
+
+
+_NO_ROWS = "no contributing row"
+_NO_DEPTH = "fewer than 4 blocks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMetrics:
+    """One scanned model: what schemas/sql/models.sql derives from its layers and its repository row.
+
+    Means run over `counted` rows unless the name says otherwise: `_all` adds embeddings and heads, `_star`
+    leaves out the last layer, `_reliable` leaves out unreliable fits, `_numel` weights by parameters.
+    """
+
+    scan_id: str = column("string", "the scan that wrote it")
+    repo_id: str = column("string", "owner/name")
+    revision: str = column("string", "40 hex digits")
+    config_fingerprint: str = column("string", "16 hex digits of the config")
+    code_version: str = column("string", "hubspectra version")
+    estimator: str = column("string", "version of the tail fit")
+    component: str | None = column("string", "sub-model folder", "single-model repository")
+    architecture: str | None = column("string", "from config.json", "absent there")
+    library_name: str | None = column("string", "from the card", "absent there")
+    pipeline_tag: str | None = column("string", "from the card", "absent there")
+    license: str | None = column("string", "from the card", "absent there")
+    base_model: str | None = column("string", "from the card", "absent there")
+    dtype_main: str | None = column("string", "storage type of most parameters", "no parameters")
+    quant_method: str | None = column("string", "from config.json", "not quantised")
+    downloads: int | None = column("int64", ">= 0", "unknown")
+    likes: int | None = column("int64", ">= 0", "unknown")
+    params: int | None = column("int64", ">= 0, from the headers", "no header readable")
+    tokens: int | None = column("int64", "training tokens", "absent from the card")
+    last_modified: datetime | None = column("timestamp[us, tz=UTC]", "", "unknown")
+    scanned_at: datetime = column("timestamp[us, tz=UTC]", "")
+    status: str = column("string", "ok, partial (some failed), failed, skipped")
+    num_matrices: int = column("int32", "planned = num_ok + num_skipped + num_failed")
+    num_ok: int = column("int32", ">= 0")
+    num_skipped: int = column("int32", ">= 0")
+    num_failed: int = column("int32", ">= 0")
+    num_counted: int = column("int32", ">= 0")
+    num_fit_ok: int = column("int32", ">= 0")
+    num_fit_unreliable: int = column("int32", ">= 0")
+    coverage_params: float | None = column("float64", "[0,1] parameters in ok rows / params", "params unknown")
+    bytes_read: int = column("int64", "bytes")
+    secs: float = column("float32", "s of compute")
+    alpha_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_mean_all: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_mean_star: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_mean_reliable: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_mean_numel: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_median: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_std: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_p10: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_p90: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_hill_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_hill_median: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_trunc_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_weighted_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_weighted_mean_all: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_weighted_mean_star: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_weighted_sum: float | None = column("float64", "as the layer column", _NO_ROWS)
+    alpha_weighted_n_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    legacy_bform_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    legacy_bsqrt_sum: float | None = column("float64", "as the layer column", _NO_ROWS)
+    log_norm_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    log_norm_sum: float | None = column("float64", "as the layer column", _NO_ROWS)
+    log_spectral_norm_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    log_spectral_norm_sum: float | None = column("float64", "as the layer column", _NO_ROWS)
+    log_alpha_norm_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    stable_rank_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    mp_softrank_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    mp_softrank_median: float | None = column("float64", "as the layer column", _NO_ROWS)
+    D_ks_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    rand_distance_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    entropy_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    frac_2_4: float | None = column("float64", "[0,1] share of counted rows", _NO_ROWS)
+    frac_15_5: float | None = column("float64", "[0,1] share of counted rows", _NO_ROWS)
+    frac_lt_2: float | None = column("float64", "[0,1] share of counted rows", _NO_ROWS)
+    frac_gt_6: float | None = column("float64", "[0,1] share of counted rows", _NO_ROWS)
+    depth_slope: float | None = column("float64", "alpha from first to last block", _NO_DEPTH)
+    depth_rho: float | None = column("float64", "[-1,1] Spearman", _NO_DEPTH)
+    depth_roughness: float | None = column("float64", "mean step of alpha, >= 0", _NO_DEPTH)
+    phase_shares: dict[str, float] | None = column("map<string, float64>", "sums to 1", "no phase")
+    num_traps: int | None = column("int32", ">= 0", "null models off")
+    num_scale_outlier: int = column("int32", ">= 0")
+    num_rank_collapse: int = column("int32", ">= 0")
+    base_pairs: int | None = column("int32", ">= 0", "no base")
+    base_unmatched: int | None = column("int32", ">= 0", "no base")
+    rel_delta_median: float | None = column("float64", ">= 0", "no base pair")
+    d_alpha_mean: float | None = column("float64", "", "no base pair")
+    d_log_spectral_norm_mean: float | None = column("float64", "log10", "no base pair")
+    stratum_key: str | None = column("string", "what may be ranked together", "status failed")
+    stratum_rank: int | None = column("int32", ">= 1", "stratum_n < 5, or not the latest scan of the model")
+    stratum_n: int | None = column("int32", ">= 1", "not the latest scan of the model")
+    flags: tuple[str, ...] = column("list<string>", "model findings and the union of layer flags")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Something that could not be read or computed, and why."""
+
+    failure_id: str = column("string", "16 hex digits")
+    scan_id: str = column("string", "the scan that met it", default="")
+    repo_id: str = column("string", "owner/name, or the target as given")
+    revision: str | None = column("string", "40 hex digits", "the repository could not be pinned")
+    file: str | None = column("string", "path in the repository", "wider than one file")
+    tensor: str | None = column("string", "name in the file", "wider than one tensor")
+    stage: str = column("string", "list, resolve, header, plan, read, decode, spectrum, fit, write")
+    kind: str = column("string", "FailureKind code")
+    message: str = column("string", "<= 512 characters, control characters escaped")
+    retryable: bool = column("bool", "the next scan tries again")
+    resolved: bool = column("bool", "a later scan succeeded", default=False)
+    attempt: int = column("int32", ">= 1", default=1)
+    http_status: int | None = column("int32", "100..599", "not HTTP")
+    first_at: datetime = column("timestamp[us, tz=UTC]", "")
+    last_at: datetime = column("timestamp[us, tz=UTC]", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One scan: what it was asked, with what it ran, and how it ended."""
+
+    scan_id: str = column("string", "time and random digits; sorts by time")
+    config_fingerprint: str = column("string", "16 hex digits of the config")
+    config_json: str = column("string", "the whole config")
+    code_version: str = column("string", "hubspectra version")
+    estimator: str = column("string", "version of the tail fit")
+    hub_endpoint: str = column("string", "URL")
+    schema_version: int = column("int32", ">= 1")
+    started_at: datetime = column("timestamp[us, tz=UTC]", "")
+    finished_at: datetime | None = column("timestamp[us, tz=UTC]", "", "running or lost")
+    status: str = column("string", "running, finished, stopped, lost")
+    versions: dict[str, str] = column("map<string, string>", "python, numpy, scipy, torch, ray ...")
+    devices: dict[str, int] = column("map<string, int32>", "device -> workers")
+    num_repos: int = column("int64", ">= 0", default=0)
+    num_repos_done_before: int = column("int64", "already in the lake, >= 0", default=0)
+    num_repos_ok: int = column("int64", ">= 0", default=0)
+    num_repos_failed: int = column("int64", ">= 0", default=0)
+    num_matrices: int = column("int64", "planned = ok + skipped + failed", default=0)
+    num_ok: int = column("int64", ">= 0", default=0)
+    num_skipped: int = column("int64", ">= 0", default=0)
+    num_failed: int = column("int64", ">= 0", default=0)
+    bytes_read: int = column("int64", "bytes", default=0)
+    bytes_saved_by_dedup: int = column("int64", "bytes", default=0)
+    wall_secs: float | None = column("float64", "s", "running")
+    compute_secs: float | None = column("float64", "s, over all workers", "running")
+    wait_secs: float | None = column("float64", "s, over all workers", "running")
+
+
+def columns(row: type) -> dict[str, dict[str, str]]:
+    """Name -> {arrow, unit, null} of every column of a row class, in order."""
+    return {f.name: dict(f.metadata) for f in fields(row)}

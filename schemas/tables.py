@@ -1,0 +1,83 @@
+"""Arrow schemas of the lake's tables, read off the row classes, and rows <-> Arrow."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from schemas.results import Flag, FlagKind
+from schemas.rows import NEVER, Failure, LayerMetrics, ModelMetrics, RepositoryRow, RunRow, columns
+
+SCHEMA_VERSION = 1
+"""Raised when a column changes its name, type or meaning; new nullable columns do not raise it."""
+
+_TYPES: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "bool": pa.bool_(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "uint64": pa.uint64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "timestamp[us, tz=UTC]": pa.timestamp("us", tz="UTC"),
+    "list<int64>": pa.list_(pa.int64()),
+    "list<float32>": pa.list_(pa.float32()),
+    "list<string>": pa.list_(pa.string()),
+    "map<string, string>": pa.map_(pa.string(), pa.string()),
+    "map<string, float64>": pa.map_(pa.string(), pa.float64()),
+    "map<string, int32>": pa.map_(pa.string(), pa.int32()),
+    "list<struct<kind: string, value: float64, threshold: float64, sentence: string>>": pa.list_(
+        pa.struct(
+            [
+                ("kind", pa.string()),
+                ("value", pa.float64()),
+                ("threshold", pa.float64()),
+                ("sentence", pa.string()),
+            ]
+        )
+    ),
+}
+
+
+def _schema(row: type) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field(
+                name,
+                _TYPES[about["arrow"]],
+                nullable=about["null"] != NEVER,
+                metadata={"unit": about["unit"], "null": about["null"]},
+            )
+            for name, about in columns(row).items()
+        ],
+        metadata={"hubspectra.schema_version": str(SCHEMA_VERSION)},
+    )
+
+
+TABLES: dict[str, type] = {
+    "layers": LayerMetrics,
+    "repositories": RepositoryRow,
+    "models": ModelMetrics,
+    "failures": Failure,
+    "runs": RunRow,
+}
+SCHEMAS: dict[str, pa.Schema] = {name: _schema(row) for name, row in TABLES.items()}
+
+
+def to_table(name: str, rows: Iterable[Any]) -> pa.Table:
+    """Arrow table of `rows`, checked against the schema of table `name`."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMAS[name])
+
+
+def from_table(name: str, table: pa.Table) -> Sequence[Any]:
+    """Rows of an Arrow table as the dataclasses of table `name`."""
+    row_class = TABLES[name]
+    return [row_class(**values) for values in map(_frozen, table.to_pylist(maps_as_pydicts="strict"))]
+
+
+def _frozen(values: dict[str, Any]) -> dict[str, Any]:
+    frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    if "findings" in frozen:
+        frozen["findings"] = tuple(Flag(**f | {"kind": FlagKind(f["kind"])}) for f in frozen["findings"])
+    return frozen

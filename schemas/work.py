@@ -1,0 +1,49 @@
+"""What travels between the driver and its workers: a target to plan, a plan, a unit's outcome."""
+
+from dataclasses import dataclass
+
+from schemas.refs import RepoRef, WorkUnit
+from schemas.rows import Failure, LayerMetrics, RepositoryRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One repository to scan, as the user named it.
+
+    `root` is the local folder or file that holds it, None for the hub; `repo_id` is owner/name;
+    `revision` is a branch, tag or commit, None for the default branch (or the local content).
+    """
+
+    repo_id: str
+    revision: str | None = None
+    root: str | None = None
+
+    def __str__(self) -> str:
+        return self.root or (f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepoPlan:
+    """A pinned repository cut into units: `planned` rows are promised, `failures` already happened."""
+
+    ref: RepoRef
+    units: tuple[WorkUnit, ...]
+    components: tuple[RepositoryRow, ...]
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def planned(self) -> int:
+        """Rows of `layers` the plan promises."""
+        return sum(len(unit.matrices) for unit in self.units)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitResult:
+    """What one worker made of one unit: a row for every matrix of it, and the failures met."""
+
+    unit_id: str
+    rows: tuple[LayerMetrics, ...]
+    failures: tuple[Failure, ...]
+    bytes_read: int
+    secs: float
+    wait_secs: float = 0.0
