@@ -1,0 +1,122 @@
+"""The science in a notebook: matrices, spectra, fits and whole scans without Ray or a lake."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.config import MatrixRules, ScanConfig, profile_config
+from schemas.refs import MatrixRef
+from schemas.results import Spectrum
+from schemas.rows import LayerMetrics
+from schemas.work import Target
+from scanner.diagnosis.flags import judge
+from scanner.pipeline import plan_repository, scan_unit
+from scanner.sources.base import Source
+from scanner.sources.memory import MemorySource, as_stored
+from scanner.sources.targets import open_source, parse_targets
+from scanner.spectra import eigen
+from scanner.weights import decode
+from scanner.weights.matrices import StoredWeights, plan_matrices
+
+StateDict = Mapping[str, Any]
+
+
+class Matrix:
+    """One weight matrix as read: `name`, `role`, `layer_index`, stored `dtype`, and its `values`."""
+
+    def __init__(self, ref: MatrixRef, buffer: bytes | bytearray) -> None:
+        self.ref = ref
+        self.name = ref.tensor.name
+        self.role = ref.role
+        self.layer_index = ref.layer_index
+        self.dtype = ref.tensor.dtype
+        self.weights = StoredWeights(ref, buffer)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, columns), or (out, in, k...) for a convolution."""
+        return self.weights.shape
+
+    @property
+    def values(self) -> np.ndarray[Any, Any]:
+        """The entries as float64, a fresh array."""
+        return self.weights.block(slice(None), slice(None))
+
+    def __repr__(self) -> str:
+        return f"Matrix({self.name!r}, shape={self.shape}, dtype={self.dtype}, role={self.role.value!r})"
+
+
+def spectrum(weights: Any, *, method: str = "gram", device: str = "cpu") -> Spectrum:
+    """Eigenvalues of W^T W of a numpy array, a torch tensor or a Matrix, exact in float64.
+
+    2-D: one matrix. 3-D to 5-D: a convolution (out, in, k...), its kernel positions pooled. `method` svd
+    also resolves eigenvalues below 1e-16 of the largest. See scanner.spectra.eigen.solve.
+    """
+    if not isinstance(weights, Matrix):
+        weights = _StoredArray(*as_stored(weights))
+        if len(weights.shape) < 2 or 0 in weights.shape:
+            raise ValueError(f"a spectrum needs a non-empty matrix, got shape {weights.shape}")
+        return eigen.solve(weights, method=method, device=device)
+    return eigen.solve(weights.weights, method=method, device=device)
+
+
+def read_matrices(target: str | Path | StateDict, **options: Any) -> Iterator[Matrix]:
+    """Iterate over the weight matrices of a path, a hub repository or a state dict.
+
+    Streams: one matrix is in memory at a time. `endpoint` and `token` are for the hub. Tensors that are no
+    matrices (see `scan`, which reports them) are passed over.
+    """
+    for source, where in _opened(target, **options):
+        plan = plan_repository(source, where, profile_config("default"))
+        for unit in plan.units:
+            for ref in unit.matrices:
+                if ref.skip is None:
+                    yield Matrix(ref, source.read(ref.tensor.file, ref.start, ref.stop))
+
+
+def scan(
+    target: str | Path | StateDict,
+    profile: str = "default",
+    *,
+    config: ScanConfig | None = None,
+    device: str = "cpu",
+    **options: Any,
+) -> Iterator[LayerMetrics]:
+    """Iterate over the rows of `layers` for a path, a hub repository or a state dict.
+
+    Rows come repository by repository, judged: siblings are compared before any row of a repository is
+    yielded. Skipped and failed tensors are rows too. Raises ScanError when a repository can't be read.
+    """
+    config = config or profile_config(profile)
+    for source, where in _opened(target, **options):
+        plan = plan_repository(source, where, config)
+        outcomes = (out for unit in plan.units for out in scan_unit(source, unit, config, device))
+        yield from judge([out for out in outcomes if isinstance(out, LayerMetrics)], config.thresholds)
+
+
+class _StoredArray:
+    """Weights over an array in its stored type."""
+
+    def __init__(self, dtype: str, array: np.ndarray[Any, Any]) -> None:
+        self._dtype, self._array = dtype, array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._array.shape
+
+    def block(self, rows: slice, columns: slice) -> np.ndarray[Any, Any]:
+        return decode.to_float64(self._array[rows, columns], self._dtype)
+
+
+def _opened(target: str | Path | StateDict, **options: Any) -> Iterator[tuple[Source, Target]]:
+    if isinstance(target, Mapping):
+        yield MemorySource(target), Target(repo_id="memory/state_dict")
+        return
+    for where in parse_targets([str(target)]):
+        source = open_source(where, **options)
+        try:
+            yield source, where
+        finally:
+            source.close()

@@ -1,0 +1,1 @@
+"""Numbers -> findings, without I/O."""

@@ -1,0 +1,141 @@
+"""Numbers -> findings. A flag comes only from blocks whose status is ok; it is evidence, not a verdict."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from schemas.config import Thresholds
+from schemas.results import FailureKind, Flag, FlagKind, Phase, RowStatus
+from schemas.rows import LayerMetrics
+
+_MAD_TO_SD = 1.4826
+_SPREAD_FLOOR = 0.05
+"""log10 units added to the spread, so that identical siblings do not make a hair a finding."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Siblings:
+    """How far a row's log_spectral_norm lies from same-role, same-shape rows, and how far they spread."""
+
+    deviation: float
+    count: int
+    spread: float
+
+
+def judge(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[LayerMetrics, ...]:
+    """Rows of one repository with siblings compared and findings attached; the order is kept."""
+    siblings = _compare_siblings(rows, limits.scale_peers_min)
+    return tuple(_judged(row, siblings.get(i), limits) for i, row in enumerate(rows))
+
+
+def layer_findings(row: LayerMetrics, limits: Thresholds) -> tuple[Flag, ...]:
+    """What a layer's own columns say; its siblings are judge()'s part."""
+    if row.status_reason == FailureKind.NONFINITE:
+        count = float(row.num_nonfinite or 0)
+        return (Flag(FlagKind.NONFINITE, count, 0.0, f"{count:.0f} entries are NaN or Inf"),)
+    if row.status != RowStatus.OK:
+        return ()
+    if row.norm is None:
+        return (Flag(FlagKind.ZERO_MATRIX, 0.0, 0.0, "every entry is exactly zero"),)
+    return (*_tail_findings(row, limits), *_bulk_findings(row, limits))
+
+
+def model_findings(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[Flag, ...]:
+    """What the rows of one model say together: untrained_like when most bulks reach the edge of noise."""
+    bulks = [row for row in rows if row.bulk_ok and row.mp_softrank is not None]
+    if len(bulks) < limits.untrained_rows:
+        return ()
+    softrank = float(np.median([row.mp_softrank for row in bulks]))
+    random = sum(row.phase == Phase.RANDOM_LIKE for row in bulks)
+    if softrank < limits.untrained_softrank or random < limits.untrained_share * len(bulks):
+        return ()
+    sentence = (
+        f"{random} of {len(bulks)} layers have the spectrum of a random matrix and the median soft rank is "
+        f"{softrank:.2f} (1 = pure noise): the model looks untrained"
+    )
+    return (Flag(FlagKind.UNTRAINED_LIKE, softrank, limits.untrained_softrank, sentence),)
+
+
+def _judged(row: LayerMetrics, siblings: _Siblings | None, limits: Thresholds) -> LayerMetrics:
+    findings = [*layer_findings(row, limits)]
+    if siblings:
+        row = replace(row, scale_dev=siblings.deviation, scale_peers=siblings.count)
+        findings += _scale_findings(row, siblings, limits)
+    return replace(row, findings=tuple(findings), flags=tuple(flag.kind.value for flag in findings))
+
+
+def _tail_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:
+    if not row.fit_ok or row.alpha is None or row.alpha_stderr is None:
+        return
+    reliable = True
+    for value, threshold, sentence in _weaknesses(row, limits):
+        reliable = False
+        yield Flag(FlagKind.FIT_UNRELIABLE, value, threshold, sentence)
+        break
+    if row.alpha > limits.under_trained_alpha and reliable:
+        sentence = f"alpha {row.alpha:.2f} is a light tail: the layer looks under-trained"
+        yield Flag(FlagKind.UNDER_TRAINED, row.alpha, limits.under_trained_alpha, sentence)
+    if row.alpha > limits.under_trained_alpha and not reliable:
+        sentence = f"no tail to speak of: it spans {row.tail_decades:.2f} decades, so alpha {row.alpha:.1f} means little"
+        yield Flag(FlagKind.NO_TAIL, row.tail_decades, limits.tail_decades_min, sentence)
+    if row.alpha + 2 * row.alpha_stderr < limits.over_trained_alpha and reliable:
+        sentence = f"alpha {row.alpha:.2f} is below 2 by more than two standard errors: the layer looks over-trained"
+        yield Flag(FlagKind.OVER_TRAINED, row.alpha, limits.over_trained_alpha, sentence)
+
+
+def _weaknesses(row: LayerMetrics, limits: Thresholds) -> Iterator[tuple[float, float, str]]:
+    """Each reason for which alpha is weak evidence: value, threshold, sentence."""
+    least = max(limits.n_tail_min, limits.n_tail_share * (row.num_evals or 0))
+    if row.D_ks is not None and row.D_ks > limits.ks_max:
+        yield row.D_ks, limits.ks_max, f"the tail is no straight power law: KS distance {row.D_ks:.3f}"
+    if row.n_tail is not None and row.n_tail < least:
+        yield float(row.n_tail), float(least), f"only {row.n_tail} eigenvalues lie in the tail"
+    if row.tail_decades is not None and row.tail_decades < limits.tail_decades_min:
+        yield row.tail_decades, limits.tail_decades_min, f"the tail spans only {row.tail_decades:.2f} decades"
+    if row.alpha is not None and row.alpha_trunc is not None:
+        excess = row.alpha - row.alpha_trunc
+        if excess > limits.alpha_excess:
+            yield excess, limits.alpha_excess, f"alpha falls by {excess:.1f} once the tail may end at its largest value"
+
+
+def _bulk_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:
+    if row.bulk_ok and row.phase == Phase.RANDOM_LIKE:
+        sentence = "no eigenvalue leaves the Marchenko-Pastur bulk: the layer looks random"
+        yield Flag(FlagKind.RANDOM_LIKE, row.mp_softrank, None, sentence)
+    if row.rank0_frac is not None and row.rank0_frac >= limits.rank0_share and row.quant_method is None:
+        sentence = f"{row.rank0_frac:.0%} of the eigenvalues have collapsed to zero"
+        yield Flag(FlagKind.RANK_COLLAPSE, row.rank0_frac, limits.rank0_share, sentence)
+
+
+def _scale_findings(row: LayerMetrics, siblings: _Siblings, limits: Thresholds) -> Iterator[Flag]:
+    size = abs(siblings.deviation)
+    relative = max(limits.scale_dev, limits.scale_dev_mads * (_MAD_TO_SD * siblings.spread + _SPREAD_FLOOR))
+    threshold = min(limits.scale_dev_sure, relative)
+    if size >= threshold:
+        side = "below" if siblings.deviation < 0 else "above"
+        sentence = (
+            f"the spectral norm is 10^{size:.1f} {side} the median of its {siblings.count} siblings "
+            f"({row.role}, {row.N} x {row.M})"
+        )
+        yield Flag(FlagKind.SCALE_OUTLIER, siblings.deviation, threshold, sentence)
+
+
+def _compare_siblings(rows: Sequence[LayerMetrics], least: int) -> Mapping[int, _Siblings]:
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        if row.log_spectral_norm is not None:
+            key = (row.component, row.role, row.N, row.M, row.kernel_size, row.conv_mode)
+            groups[key].append(i)
+    found: dict[int, _Siblings] = {}
+    for members in groups.values():
+        if len(members) < least:
+            continue
+        logs = np.array([rows[i].log_spectral_norm for i in members], dtype=np.float64)
+        deviations = logs - np.median(logs)
+        spread = float(np.median(np.abs(deviations)))
+        found |= {
+            i: _Siblings(float(d), len(members), spread) for i, d in zip(members, deviations, strict=True)
+        }
+    return found

@@ -1,0 +1,180 @@
+"""One matrix -> one row of `layers`: the science composed, without I/O."""
+
+from dataclasses import asdict, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from schemas.config import ESTIMATOR, ScanConfig, code_version
+from schemas.errors import NumericsError
+from schemas.refs import MatrixRef
+from schemas.results import BlockStatus, FailureKind, FitStatus, Role, RowStatus, Spectrum, TailFit
+from schemas.rows import LayerMetrics
+from scanner.spectra import eigen
+from scanner.spectra.bulk import BulkFit, fit_bulk
+from scanner.spectra.metrics import Norms, alpha_weighted, log_alpha_norm, norms
+from scanner.spectra.moments import Moments, MomentsAccumulator
+from scanner.spectra.phases import classify
+from scanner.spectra.tailfit import fit_tail
+from scanner.spectra.weightwatcher import compat_row, ww_has_row, ww_sides
+
+_UNCOUNTED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LM_HEAD, Role.LORA})
+
+
+def measure(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig, device: str = "cpu") -> LayerMetrics:
+    """Every metric of one matrix. Raises NumericsError with the row's place when the solver is defeated.
+
+    Cost: the eigenvalues (see spectra.eigen.solve); all else is O(n log n) in their number and one pass
+    over the entries.
+    """
+    started = perf_counter()
+    moments, spectrum = _spectrum(weights, config, device)
+    tail = fit_tail(spectrum, rules=config.tail) if spectrum.evals[-1] > 0 else _NO_TAIL
+    if _beyond_gram(spectrum, tail, config):
+        moments, spectrum = _spectrum(weights, config, device, "svd")
+        tail = fit_tail(spectrum, rules=config.tail)
+    row = replace(
+        place(ref, config),
+        status=RowStatus.OK,
+        num_evals=spectrum.evals.size,
+        spectrum_method=spectrum.method,
+        device=spectrum.device,
+        estimator=ESTIMATOR,
+        null_status=BlockStatus.OFF,
+        alt_status=BlockStatus.OFF,
+        base_status=BlockStatus.OFF,
+        **_entries(moments),
+        **_scores(spectrum, tail, config),
+        **_weightwatcher(ref, spectrum, config),
+    )
+    counted = row.fit_ok and ref.role not in _UNCOUNTED
+    return replace(row, counted=counted, secs=perf_counter() - started)
+
+
+def place(ref: MatrixRef, config: ScanConfig) -> LayerMetrics:
+    """The row of `ref` before anything is measured: where it is, and why it is skipped if it is."""
+    tensor = ref.tensor
+    sides = _sides(ref)
+    return LayerMetrics(
+        repo_id=tensor.file.repo.repo_id,
+        revision=tensor.file.repo.revision,
+        file=tensor.file.path,
+        tensor=tensor.name,
+        file_sha256=tensor.file.sha256,
+        component=ref.component,
+        part=ref.part,
+        expert_id=ref.expert_id,
+        slice_id=ref.slice_id,
+        layer_index=ref.layer_index,
+        matrix_index=ref.index,
+        role=ref.role,
+        is_last=ref.is_last,
+        dtype=tensor.dtype,
+        quant_method=ref.quant_method,
+        shape=tensor.shape,
+        conv_mode=_conv_mode(ref),
+        config_fingerprint=config.fingerprint(),
+        code_version=code_version(),
+        status=RowStatus.SKIPPED if ref.skip else RowStatus.OK,
+        status_reason=ref.skip,
+        **sides,
+    )
+
+
+_NO_TAIL = TailFit(estimator=ESTIMATOR, status=FitStatus.TOO_FEW_EVALS)
+
+
+def _sides(ref: MatrixRef) -> dict[str, Any]:
+    if len(ref.shape) < 2 or min(ref.shape[:2]) == 0:
+        return {}
+    m, n = sorted(ref.shape[:2])
+    kernel = 1 if ref.slice_id is not None else ref.kernel_size
+    return {"N": n, "M": m, "Q": n / m, "kernel_size": kernel}
+
+
+def _conv_mode(ref: MatrixRef) -> str | None:
+    if len(ref.shape) > 2:
+        return "pool" if ref.slice_id is None else "slice"
+    return "flatten" if ref.role is Role.CONV else None
+
+
+def _spectrum(
+    weights: eigen.Weights, config: ScanConfig, device: str, method: str | None = None
+) -> tuple[Moments, Spectrum]:
+    entries = MomentsAccumulator()
+    rules = config.spectrum
+    try:
+        spectrum = eigen.solve(
+            weights, method=method or rules.method, device=device, block=rules.block, observe=entries.add
+        )
+    except NumericsError as error:
+        if error.kind is FailureKind.OUT_OF_MEMORY and device != "cpu":
+            return _spectrum(weights, config, "cpu", method)
+        raise _explained(error, entries.result()) from error
+    return entries.result(), spectrum
+
+
+def _explained(error: NumericsError, moments: Moments) -> NumericsError:
+    """Blame the input for NaN in it, and the range of float64 for squares that overflow."""
+    if error.kind is not FailureKind.NONFINITE:
+        return error
+    if not moments.num_nonfinite:
+        return NumericsError(
+            FailureKind.EIGENSOLVER_ERROR, "squares of the weights overflow float64: rescale the weights"
+        )
+    failure = NumericsError(error.kind, f"{moments.num_nonfinite} of {moments.count} entries are NaN or Inf")
+    failure.num_nonfinite = moments.num_nonfinite
+    return failure
+
+
+def _beyond_gram(spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> bool:
+    if spectrum.method == "svd_f64" or tail.xmin is None:
+        return False
+    return bool(spectrum.evals[-1] / tail.xmin > config.spectrum.svd_above)
+
+
+def _entries(moments: Moments) -> dict[str, Any]:
+    return {
+        "num_nonfinite": moments.num_nonfinite,
+        "zero_frac": moments.zero_frac,
+        "w_mean": moments.mean,
+        "w_std": moments.std,
+        "w_abs_max": moments.abs_max,
+        "w_kurtosis": moments.kurtosis,
+    }
+
+
+def _scores(spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, Any]:
+    scale = norms(spectrum)
+    bulk = fit_bulk(spectrum, config.bulk)
+    statuses = {"fit_status": tail.status, "bulk_status": bulk.status}
+    if scale is None:
+        return statuses | {"status_reason": "zero_matrix"}
+    return statuses | _columns(scale) | _columns(bulk) | _columns(tail) | _derived(spectrum, scale, bulk, tail, config)
+
+
+def _columns(record: Norms | BulkFit | TailFit) -> dict[str, Any]:
+    return {k: v for k, v in asdict(record).items() if k not in ("status", "estimator")}
+
+
+def _derived(
+    spectrum: Spectrum, scale: Norms, bulk: BulkFit, tail: TailFit, config: ScanConfig
+) -> dict[str, Any]:
+    share = config.thresholds.rank0_share
+    phase = classify(scale, bulk, tail, spectrum.evals.size, share)
+    if tail.alpha is None:
+        return {"phase": phase}
+    return {
+        "phase": phase,
+        "alpha_weighted": alpha_weighted(tail.alpha, scale.lambda_max),
+        "log_alpha_norm": log_alpha_norm(spectrum.evals, tail.alpha),
+    }
+
+
+def _weightwatcher(ref: MatrixRef, spectrum: Spectrum, config: ScanConfig) -> dict[str, Any]:
+    if config.profile != "weightwatcher" or not ww_has_row(ref.tensor.shape, ref.tensor.name):
+        return {}
+    slices = spectrum.evals[None] if spectrum.slices is None else spectrum.slices
+    n, m, _ = ww_sides(ref.tensor.shape)
+    return asdict(compat_row(np.sqrt(slices), n, m, is_conv2d=len(ref.shape) == 4))

@@ -1,0 +1,310 @@
+"""The composition: a source and a repository -> a plan; a source and a unit -> rows and failures."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import groupby
+from math import prod
+from time import perf_counter
+from typing import Any
+
+from schemas.config import ScanConfig, WorkLimits, code_version
+from schemas.errors import FormatError, NumericsError, ScanError, SourceError
+from schemas.refs import FileRef, MatrixRef, RepoRef, Repository, TensorRef, WorkUnit
+from schemas.results import FailureKind, RowStatus, Stage
+from schemas.rows import Failure, LayerMetrics, RepositoryRow
+from schemas.work import RepoPlan, Target, UnitResult
+from scanner.layer import measure, place
+from scanner.prefetch import prefetched
+from scanner.sources.base import Source, Span
+from scanner.weights.header import PREFIX, header_length, parse_header
+from scanner.weights.matrices import StoredWeights, plan_matrices
+from scanner.weights.plan import plan_units
+from scanner.weights.selection import MAX_INDEX, WeightGroup, choose_files, shards_of_index
+
+FIRST_READ = 100_000
+"""Bytes read to find a header; holds the whole of it for 97 % of the hub's files."""
+
+_MAX_CONFIG = 1 << 20
+_MAX_MESSAGE = 512
+
+
+def plan_repository(
+    source: Source,
+    target: Target,
+    config: ScanConfig,
+    limits: WorkLimits | None = None,
+    origin: str = "local",
+) -> RepoPlan:
+    """Pin a repository, read its headers, and cut it into work units.
+
+    A file whose header is bad becomes a Failure of the plan; the rest goes on. Raises ScanError when the
+    repository as a whole can't be read (missing, gated, no weights).
+    """
+    repository = source.repository(target.repo_id, target.revision)
+    rows: list[MatrixRef] = []
+    components: list[RepositoryRow] = []
+    failures: list[Failure] = []
+    selection = choose_files(repository.files)
+    left_out = tuple(f"{file.path}: {reason}" for file, reason in selection.left_out)
+    for group in selection.groups:
+        tensors, bad = _tensors(source, group, repository)
+        matrices = plan_matrices(tensors, config.matrices, group.component, len(rows))
+        rows += matrices
+        failures += bad
+        about = _component(source, group, repository, matrices, config)
+        components.append(replace(about, source=origin, num_files_failed=len(bad), left_out=left_out))
+    return RepoPlan(
+        ref=repository.ref,
+        units=plan_units(repository.ref, rows, config, limits or WorkLimits()),
+        components=tuple(components),
+        failures=tuple(failures),
+    )
+
+
+def run_unit(source: Source, unit: WorkUnit, config: ScanConfig, device: str = "cpu") -> UnitResult:
+    """Scan a unit to its end. Raises SourceError only when trying again may help."""
+    started = perf_counter()
+    rows: list[LayerMetrics] = []
+    failures: list[Failure] = []
+    for outcome in scan_unit(source, unit, config, device):
+        if isinstance(outcome, Failure):
+            failures.append(outcome)
+        else:
+            rows.append(outcome)
+    secs = sum(row.secs or 0.0 for row in rows)
+    return UnitResult(
+        unit_id=unit.unit_id,
+        rows=tuple(rows),
+        failures=tuple(failures),
+        bytes_read=unit.nbytes,
+        secs=secs,
+        wait_secs=max(perf_counter() - started - secs, 0.0),
+    )
+
+
+def scan_unit(
+    source: Source, unit: WorkUnit, config: ScanConfig, device: str = "cpu"
+) -> Iterator[LayerMetrics | Failure]:
+    """Yield a row for every matrix of the unit, and a Failure before each failed row.
+
+    A bad matrix or an unreadable rest of a file costs its own rows only. Raises SourceError when trying
+    again may help.
+    """
+    for _, of_file in groupby(unit.matrices, key=lambda row: row.tensor.file.path):
+        refs = list(of_file)
+        yield from (place(ref, config) for ref in refs if ref.skip)
+        yield from _scan_file(source, [ref for ref in refs if not ref.skip], config, device)
+
+
+def fail_unit(unit: WorkUnit, failure: Failure, config: ScanConfig) -> UnitResult:
+    """Give up on a unit: a failed row for every matrix that was to be read, all naming one failure."""
+    rows = (place(ref, config) if ref.skip else _failed(ref, failure, config) for ref in unit.matrices)
+    return UnitResult(
+        unit_id=unit.unit_id, rows=tuple(rows), failures=(failure,), bytes_read=0, secs=0.0
+    )
+
+
+def failure_of(
+    error: ScanError, stage: Stage, repo_id: str, revision: str | None = None, tensor: str | None = None
+) -> Failure:
+    """The stored form of an error; its id is the same whenever the same thing fails in the same place."""
+    now = datetime.now(UTC)
+    tensor = tensor or error.tensor
+    place_of = "\0".join(str(x) for x in (repo_id, revision, error.file, tensor, stage, error.kind))
+    return Failure(
+        failure_id=hashlib.blake2b(place_of.encode(), digest_size=8).hexdigest(),
+        repo_id=repo_id,
+        revision=revision,
+        file=error.file,
+        tensor=tensor,
+        stage=stage,
+        kind=error.kind,
+        message=_printable(error.message),
+        retryable=error.retryable,
+        http_status=error.http_status,
+        first_at=now,
+        last_at=now,
+    )
+
+
+def _scan_file(
+    source: Source, refs: Sequence[MatrixRef], config: ScanConfig, device: str
+) -> Iterator[LayerMetrics | Failure]:
+    done = 0
+    try:
+        for group, buffer in _stream(source, refs):
+            for ref in group:
+                yield from _outcome(ref, buffer, config, device)
+                done += 1
+    except SourceError as error:
+        if error.retryable:
+            raise
+        repo = refs[0].tensor.file.repo
+        failure = failure_of(error, Stage.READ, repo.repo_id, repo.revision)
+        yield failure
+        yield from (_failed(ref, failure, config) for ref in refs[done:])
+
+
+def _stream(source: Source, refs: Sequence[MatrixRef]) -> Iterator[tuple[list[MatrixRef], bytearray]]:
+    """Rows that share bytes, with those bytes, the next buffers being read meanwhile."""
+    groups = [list(same) for _, same in groupby(refs, key=lambda ref: (ref.start, ref.stop))]
+    if not groups:
+        return
+    spans: list[Span] = [(group[0].start, group[0].stop) for group in groups]
+    with closing(prefetched(source.stream(refs[0].tensor.file, spans))) as buffers:
+        yield from zip(groups, buffers, strict=True)
+
+
+def _outcome(
+    ref: MatrixRef, buffer: bytearray, config: ScanConfig, device: str
+) -> Iterator[LayerMetrics | Failure]:
+    try:
+        yield measure(ref, StoredWeights(ref, buffer), config, device)
+        return
+    except NumericsError as error:
+        failed = error
+    except MemoryError:
+        failed = NumericsError(FailureKind.OUT_OF_MEMORY, f"{ref.shape} needs more memory than there is")
+    failed.file = ref.tensor.file.path
+    repo = ref.tensor.file.repo
+    failure = failure_of(failed, Stage.SPECTRUM, repo.repo_id, repo.revision, ref.tensor.name)
+    yield failure
+    yield replace(_failed(ref, failure, config), num_nonfinite=failed.num_nonfinite)
+
+
+def _failed(ref: MatrixRef, failure: Failure, config: ScanConfig) -> LayerMetrics:
+    return replace(
+        place(ref, config),
+        status=RowStatus.FAILED,
+        status_reason=failure.kind,
+        failure_id=failure.failure_id,
+    )
+
+
+def _tensors(
+    source: Source, group: WeightGroup, repository: Repository
+) -> tuple[list[TensorRef], list[Failure]]:
+    ref = repository.ref
+    tensors: list[TensorRef] = []
+    failures: list[Failure] = []
+    files, named = _shards(source, group, repository, failures)
+    for file in files:
+        try:
+            tensors += read_header(source, file)
+        except (FormatError, SourceError) as error:
+            if error.retryable:
+                raise
+            error.file = file.path
+            failures.append(failure_of(error, Stage.HEADER, ref.repo_id, ref.revision))
+    if named and not failures and named != {tensor.name for tensor in tensors}:
+        failures.append(_index_mismatch(named, tensors, group, ref))
+    return tensors, failures
+
+
+def _shards(
+    source: Source, group: WeightGroup, repository: Repository, failures: list[Failure]
+) -> tuple[Sequence[FileRef], frozenset[str]]:
+    """Files to read and the tensor names their index promises; a broken index is a failure, not an end."""
+    if group.index is None:
+        return group.files, frozenset()
+    ref = repository.ref
+    try:
+        text = source.read(group.index, 0, min(group.index.size, MAX_INDEX + 1))
+        index = shards_of_index(text, group, repository.files)
+    except FormatError as error:
+        error.file = group.index.path
+        failures.append(failure_of(error, Stage.PLAN, ref.repo_id, ref.revision))
+        return group.files, frozenset()
+    return index.files, frozenset(index.weight_map)
+
+
+def read_header(source: Source, file: FileRef) -> tuple[TensorRef, ...]:
+    """Tensors of one safetensors file, from one range request, or two for a long header.
+
+    Raises FormatError for hostile or broken bytes, SourceError when they can't be had.
+    """
+    head = source.read(file, 0, min(file.size, FIRST_READ))
+    stop = PREFIX + header_length(head[:PREFIX], file)
+    if stop > len(head):
+        head += source.read(file, len(head), stop)
+    return parse_header(head[PREFIX:stop], file).tensors
+
+
+def _index_mismatch(
+    named: frozenset[str], tensors: Sequence[TensorRef], group: WeightGroup, ref: RepoRef
+) -> Failure:
+    held = {tensor.name for tensor in tensors}
+    only_index, only_files = sorted(named - held), sorted(held - named)
+    path = group.index.path if group.index else None
+    examples = ", ".join(map(ascii, [*only_index, *only_files][:3]))
+    error = FormatError(
+        FailureKind.INDEX_MISMATCH,
+        f"{ref} {path}: {len(only_index)} tensors only in the index, {len(only_files)} only in the shards "
+        f"({examples}); the shards were scanned",
+        file=path,
+    )
+    return failure_of(error, Stage.PLAN, ref.repo_id, ref.revision)
+
+
+def _component(
+    source: Source,
+    group: WeightGroup,
+    repository: Repository,
+    rows: Sequence[MatrixRef],
+    config: ScanConfig,
+) -> RepositoryRow:
+    facts, settings = repository.facts, _settings(source, group.config)
+    sizes: Counter[str] = Counter()
+    for tensor in {row.tensor.start: row.tensor for row in rows}.values():
+        sizes[tensor.dtype] += prod(tensor.shape)
+    architectures = settings.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else settings.get("_class_name")
+    quantisation = settings.get("quantization_config")
+    method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
+    return RepositoryRow(
+        repo_id=repository.ref.repo_id,
+        revision=repository.ref.revision,
+        component=group.component,
+        config_fingerprint=config.fingerprint(),
+        code_version=code_version(),
+        source="local",
+        architecture=_text(first) or _text(settings.get("model_type")),
+        library_name=facts.library_name,
+        pipeline_tag=facts.pipeline_tag,
+        license=facts.license,
+        base_model=facts.base_model,
+        dtype_main=sizes.most_common(1)[0][0] if sizes else None,
+        quant_method=_text(method),
+        downloads=facts.downloads,
+        likes=facts.likes,
+        params=sizes.total() if sizes else None,
+        last_modified=facts.last_modified,
+        scanned_at=datetime.now(UTC),
+        num_planned=len(rows),
+        num_files_failed=0,
+    )
+
+
+def _settings(source: Source, file: FileRef | None) -> Mapping[str, Any]:
+    """config.json as data; a missing, huge or broken one is no config."""
+    if file is None or file.size > _MAX_CONFIG:
+        return {}
+    try:
+        settings = json.loads(source.read(file, 0, file.size))
+    except (ValueError, RecursionError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return _printable(value)[:128] if isinstance(value, str) and value else None
+
+
+def _printable(text: str) -> str:
+    """At most 512 characters, control characters escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:_MAX_MESSAGE]

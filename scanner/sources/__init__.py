@@ -1,0 +1,1 @@
+"""Where weights come from: the hub, a folder, memory, behind one interface."""

@@ -1,0 +1,28 @@
+"""The one interface behind which a hub, a folder and a state dict look alike."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from schemas.refs import FileRef, Repository
+
+Span = tuple[int, int]
+"""Absolute byte offsets (start, stop) in a file."""
+
+
+class Source(Protocol):
+    """Pins repositories and reads byte ranges of their files. Not thread-safe: one per worker thread."""
+
+    def repository(self, repo_id: str, revision: str | None = None) -> Repository:
+        """Pin `repo_id` to a commit and list its files. Raises SourceError."""
+
+    def read(self, file: FileRef, start: int, stop: int) -> bytes:
+        """Return exactly the bytes start..stop of `file`. Raises SourceError."""
+
+    def stream(self, file: FileRef, spans: Sequence[Span]) -> Iterator[bytearray]:
+        """Yield one fresh writable buffer for each span, in order; spans ascend and do not overlap.
+
+        A whole file in one pass where that is cheaper than one request a span. Raises SourceError.
+        """
+
+    def close(self) -> None:
+        """Release connections; the source can be used again afterwards."""

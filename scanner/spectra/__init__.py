@@ -1,0 +1,1 @@
+"""Matrices -> eigenvalues -> fits, without I/O."""

@@ -1,0 +1,142 @@
+"""The random-matrix part of a spectrum: Marchenko-Pastur bulk, Tracy-Widom edge, spikes."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from schemas.config import BulkRules
+from schemas.results import BlockStatus, FloatArray, Spectrum
+
+TW1_99, TW1_999 = 2.0234, 3.2724
+"""Quantiles of the Tracy-Widom law of order 1 (Johnstone 2001)."""
+
+_CELLS = 8192
+_MAX_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkFit:
+    """Marchenko-Pastur fit of a spectrum; all numbers None unless `status` is ok.
+
+    sigma2_mp: variance of the bulk's entries, weight^2 (pooled convolutions: in units of each slice's mean
+    square weight, as are the edges). lambda_plus: asymptotic edge; lambda_edge: finite-size Tracy-Widom
+    quantile. mp_edge_ratio: lambda_max/lambda_plus. mp_D: KS distance of the bulk. mp_softrank:
+    min(1, lambda_plus/lambda_max). spike_mass: share of the norm above lambda_edge.
+    """
+
+    status: BlockStatus
+    sigma2_mp: float | None = None
+    lambda_plus: float | None = None
+    lambda_edge: float | None = None
+    mp_edge_ratio: float | None = None
+    mp_D: float | None = None
+    mp_softrank: float | None = None
+    spike_mass: float | None = None
+    mp_ok: bool | None = None
+    num_spikes: int | None = None
+
+
+def fit_bulk(spectrum: Spectrum, rules: BulkRules | None = None) -> BulkFit:
+    """Fit a Marchenko-Pastur law to the eigenvalues below the Tracy-Widom edge.
+
+    sigma^2 = median(bulk) / (N m_Q), the bulk re-chosen as {lambda <= lambda_edge} until sigma^2 moves by
+    less than 1e-6 (at most 8 times). lambda_plus = s^2 (sqrt N + sqrt M)^2; lambda_edge = s^2 (mu_c + q sig_c)
+    in Johnstone's form, q at 99 % (99.9 % for pooled convolutions, whose slices are first divided by their
+    mean square weight). mp_ok: KS distance within ln M / M (half that for convolutions).
+    Status: ok, too_small (below `rules`), no_bulk (fewer than a quarter of the eigenvalues below the edge).
+    Cost O(n log n). Sources: Marchenko & Pastur 1967; Johnstone 2001; arXiv 1810.01075 section 5.
+    """
+    rules = rules or BulkRules()
+    conv = spectrum.slices is not None
+    if spectrum.evals.size < rules.min_evals or (conv and rules.min_conv_side > spectrum.M):
+        return BulkFit(status=BlockStatus.TOO_SMALL)
+    lam = spectrum.evals if spectrum.slices is None else _standardised(spectrum.slices, spectrum.N)
+    n, m = spectrum.N, spectrum.M
+    edge_unit = johnstone_edge(n, m, TW1_999 if conv else TW1_99)
+    sigma2, bulk = _converge(lam, n, spectrum.Q, edge_unit)
+    if sigma2 <= 0 or bulk.size < lam.size / 4:
+        return BulkFit(status=BlockStatus.NO_BULK)
+    top = float(lam[-1])
+    plus = sigma2 * (np.sqrt(n) + np.sqrt(m)) ** 2
+    spikes = lam[lam > sigma2 * edge_unit]
+    distance = _ks(mp_cdf(bulk / (sigma2 * n), spectrum.Q))
+    allowed = np.log(m) / (2 * m) if conv else max(np.log(m) / m, 0.004)
+    return BulkFit(
+        status=BlockStatus.OK,
+        sigma2_mp=float(sigma2),
+        lambda_plus=float(plus),
+        lambda_edge=float(sigma2 * edge_unit),
+        mp_edge_ratio=float(top / plus),
+        mp_D=distance,
+        mp_softrank=float(min(1.0, plus / top)),
+        spike_mass=float(spikes.sum() / lam.sum()),
+        mp_ok=bool(distance <= allowed),
+        num_spikes=int(spikes.size),
+    )
+
+
+def johnstone_edge(n: int, m: int, quantile: float) -> float:
+    """Quantile of the largest eigenvalue of X^T X, X n x m standard Gaussian (Johnstone 2001, theorem 1.1)."""
+    a, b = np.sqrt(n - 1), np.sqrt(m)
+    return float((a + b) ** 2 + quantile * (a + b) * (1 / a + 1 / b) ** (1 / 3))
+
+
+def mp_cdf(x: FloatArray, q: float) -> FloatArray:
+    """Marchenko-Pastur distribution function at x = lambda/(sigma^2 N) for aspect ratio q = N/M >= 1."""
+    low, high = _support(q)
+    theta = np.arccos(np.clip((low + high - 2 * x) / (high - low), -1.0, 1.0))
+    return np.interp(theta, *_cdf_grid(q))
+
+
+def mp_median(q: float) -> float:
+    """Median of the Marchenko-Pastur law for aspect ratio q, in units of sigma^2 N."""
+    theta, cdf = _cdf_grid(q)
+    low, high = _support(q)
+    return float((low + high) / 2 - (high - low) / 2 * np.cos(np.interp(0.5, cdf, theta)))
+
+
+def _support(q: float) -> tuple[float, float]:
+    root = np.sqrt(1 / q)
+    return (1 - root) ** 2, (1 + root) ** 2
+
+
+@lru_cache(maxsize=256)
+def _cdf_grid(q: float) -> tuple[FloatArray, FloatArray]:
+    low, high = _support(q)
+    edges = np.linspace(0.0, np.pi, _CELLS + 1)
+    middle = (edges[1:] + edges[:-1]) / 2
+    x = (low + high) / 2 - (high - low) / 2 * np.cos(middle)
+    cdf = np.concatenate([[0.0], np.cumsum(np.sin(middle) ** 2 / x)])
+    return edges, cdf / cdf[-1]
+
+
+def _standardised(slices: FloatArray, n: int) -> FloatArray:
+    """Eigenvalues of each N x M slice over its mean square weight, sorted; zero slices left out."""
+    mean_square = slices.mean(axis=1) / n
+    live = mean_square > 0
+    return np.sort(slices[live] / mean_square[live, None], axis=None)
+
+
+def _converge(lam: FloatArray, n: int, q: float, edge_unit: float) -> tuple[float, FloatArray]:
+    """Variance and bulk at the fixed point; a step that would leave under a quarter is not taken."""
+    scale = n * mp_median(q)
+    sigma2 = float(np.median(lam)) / scale if lam.size else 0.0
+    bulk = lam[lam <= sigma2 * edge_unit]
+    for _ in range(_MAX_ROUNDS):
+        if bulk.size < lam.size / 4:
+            break
+        before, sigma2 = sigma2, float(np.median(bulk)) / scale
+        inside = lam[lam <= sigma2 * edge_unit]
+        if inside.size < lam.size / 4:
+            break
+        bulk = inside
+        if abs(sigma2 - before) < 1e-6 * before:
+            break
+    return sigma2, bulk
+
+
+def _ks(cdf: FloatArray) -> float:
+    n = cdf.size
+    steps = np.arange(n + 1) / n
+    return float(max((steps[1:] - cdf).max(), (cdf - steps[:-1]).max()))

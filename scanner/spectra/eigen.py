@@ -1,0 +1,227 @@
+"""Exact eigenvalues of W^T W for a matrix or a pooled convolution, block by block, on CPU or GPU.
+
+The Gram matrix of the short side is accumulated in float64 from blocks of W as stored, so a float64 copy
+of W never exists. Its eigenvalues carry an absolute error of a few eps * lambda_max (measured 1..10):
+the tail of any spectrum with lambda_max/xmin below 1e8 is exact to 1e-8 or far better. SVD is for the rest.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.linalg.blas import dsyrk
+
+from schemas.errors import NumericsError
+from schemas.results import FailureKind, FloatArray, Spectrum
+
+TORCH_FROM_SIDE = 1536
+"""Short side from which torch's LAPACK (MKL on x86) is used: 2.3x OpenBLAS at 2048, equal at 1024 (measured
+2026-11); below it torch is never imported."""
+
+_MAGNITUDE = 1e290
+"""Eigenvalues outside 1/_MAGNITUDE.._MAGNITUDE leave float64's comfortable range."""
+
+
+class Weights(Protocol):
+    """Entries of one row of `layers`, handed out as float64 blocks.
+
+    `shape` is (rows, columns) or (out, in, k...) for a convolution whose kernel positions are pooled.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def block(self, rows: slice, columns: slice) -> FloatArray:
+        """C-contiguous float64 copy of [rows, columns, ...]."""
+
+
+class DenseWeights:
+    """Weights over a numpy array."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self._array.shape
+
+    def block(self, rows: slice, columns: slice) -> FloatArray:
+        """C-contiguous float64 copy of [rows, columns, ...]."""
+        return np.ascontiguousarray(self._array[rows, columns], dtype=np.float64)
+
+
+def _ignore(_: FloatArray) -> None:
+    return None
+
+
+def solve(
+    weights: Weights,
+    *,
+    method: str = "gram",
+    device: str = "cpu",
+    block: int = 512,
+    observe: Callable[[FloatArray], None] = _ignore,
+) -> Spectrum:
+    """Eigenvalues of X^T X for every slice X of `weights`, exact in float64.
+
+    Shapes: (r, c) gives M = min(r, c) values; (o, i, k...) gives prod(k) * min(o, i), pooled. Unit weight^2,
+    ascending, negative round-off set to 0. `method`: gram (N M^2 + 4/3 M^3 flops; peak about 2 * 8 M^2 bytes
+    beyond W and one block) or svd (QR, then SVD of R: about 5x the time, N M float64 of memory, resolves
+    eigenvalues below eps * lambda_max). `observe` sees every block exactly once; entries must be finite.
+    Raises NumericsError (eigensolver_error, nonfinite). Source: definition of the ESD, arXiv 1810.01075.
+    """
+    rows, columns = weights.shape[:2]
+    if len(weights.shape) > 2:
+        slices = _conv_svd(weights, observe) if method == "svd" else _conv_gram(weights, block, observe)
+        evals = np.sort(slices, axis=None)
+    else:
+        slices = None
+        if method == "svd":
+            evals = _svd(weights, observe)
+        elif device == "cpu":
+            evals = eigenvalues(gram(weights, block, observe))
+        else:
+            evals = _on_device(weights, device, block, observe)
+    return Spectrum(
+        evals=_checked(evals),
+        N=max(rows, columns),
+        M=min(rows, columns),
+        method="svd_f64" if method == "svd" else "gram_f64",
+        device=device if slices is None and method != "svd" else "cpu",
+        slices=None if slices is None else _read_only(np.maximum(slices, 0.0)),
+    )
+
+
+def gram(weights: Weights, block: int = 512, observe: Callable[[FloatArray], None] = _ignore) -> FloatArray:
+    """Lower triangle of the Gram matrix of the short side, float64 (M, M), from blocks of `weights`.
+
+    Cost N M^2 flops (dsyrk, half of a gemm); peak 8 M^2 bytes and one float64 block.
+    """
+    rows, columns = weights.shape
+    side = min(rows, columns)
+    total = np.zeros((side, side), order="F")
+    for piece in _blocks(weights, block):
+        observe(piece)
+        total = dsyrk(1.0, piece.T, beta=1.0, c=total, trans=int(rows < columns), overwrite_c=1)
+    return np.asarray(total.T)
+
+
+def eigenvalues(symmetric: FloatArray) -> FloatArray:
+    """All eigenvalues, ascending, of a symmetric float64 (M, M) given by its lower triangle; 4/3 M^3 flops."""
+    _require_finite(np.diagonal(symmetric))
+    try:
+        if len(symmetric) < TORCH_FROM_SIDE:
+            return np.linalg.eigvalsh(symmetric, UPLO="L")
+        import torch
+
+        return np.asarray(torch.linalg.eigvalsh(torch.from_numpy(symmetric), UPLO="L").numpy())
+    except np.linalg.LinAlgError as error:
+        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues: {error}") from error
+
+
+def _blocks(weights: Weights, block: int) -> Iterator[FloatArray]:
+    rows, columns = weights.shape[:2]
+    whole = slice(None)
+    if rows >= columns:
+        for start in range(0, rows, block):
+            yield weights.block(slice(start, start + block), whole)
+    else:
+        for start in range(0, columns, block):
+            yield weights.block(whole, slice(start, start + block))
+
+
+def _svd(weights: Weights, observe: Callable[[FloatArray], None]) -> FloatArray:
+    full = weights.block(slice(None), slice(None))
+    observe(full)
+    return np.sort(_squared_singular_values(full))
+
+
+def _squared_singular_values(full: FloatArray) -> FloatArray:
+    _require_finite(full)
+    tall = full if full.shape[0] >= full.shape[1] else full.T
+    try:
+        if tall.shape[0] > 1.2 * tall.shape[1]:
+            tall = np.linalg.qr(tall, mode="r")
+        return np.asarray(np.linalg.svd(tall, compute_uv=False) ** 2)
+    except np.linalg.LinAlgError as error:
+        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"singular values: {error}") from error
+
+
+def _kernel_first(piece: FloatArray) -> FloatArray:
+    """(o, i, k...) -> contiguous (prod k, o, i), kernel positions in row-major order."""
+    o, i = piece.shape[:2]
+    return np.ascontiguousarray(piece.reshape(o, i, -1).transpose(2, 0, 1))
+
+
+def _conv_gram(weights: Weights, block: int, observe: Callable[[FloatArray], None]) -> FloatArray:
+    rows, columns = weights.shape[:2]
+    kernel = int(np.prod(weights.shape[2:]))
+    side = min(rows, columns)
+    total = np.zeros((kernel, side, side))
+    for piece in _blocks(weights, block):
+        observe(piece)
+        slices = _kernel_first(piece)
+        flipped = slices.transpose(0, 2, 1)
+        total += flipped @ slices if rows >= columns else slices @ flipped
+    _require_finite(np.diagonal(total, axis1=1, axis2=2))
+    try:
+        return np.linalg.eigvalsh(total)
+    except np.linalg.LinAlgError as error:
+        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues: {error}") from error
+
+
+def _conv_svd(weights: Weights, observe: Callable[[FloatArray], None]) -> FloatArray:
+    full = weights.block(slice(None), slice(None))
+    observe(full)
+    _require_finite(full)
+    try:
+        return np.asarray(np.linalg.svd(_kernel_first(full), compute_uv=False)[:, ::-1] ** 2)
+    except np.linalg.LinAlgError as error:
+        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"singular values: {error}") from error
+
+
+def _on_device(
+    weights: Weights, device: str, block: int, observe: Callable[[FloatArray], None]
+) -> FloatArray:
+    import torch
+
+    rows, columns = weights.shape
+    side = min(rows, columns)
+    try:
+        total = torch.zeros((side, side), dtype=torch.float64, device=device)
+        for piece in _blocks(weights, block):
+            observe(piece)
+            moved = torch.from_numpy(piece).to(device)
+            total.addmm_(*((moved.T, moved) if rows >= columns else (moved, moved.T)))
+        _require_finite(total.diagonal().cpu().numpy())
+        return np.asarray(torch.linalg.eigvalsh(total).cpu().numpy())
+    except torch.cuda.OutOfMemoryError as error:
+        raise NumericsError(
+            FailureKind.OUT_OF_MEMORY, f"{device}: a {side} x {side} Gram matrix does not fit"
+        ) from error
+    except torch.linalg.LinAlgError as error:
+        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues on {device}: {error}") from error
+
+
+def _require_finite(values: FloatArray) -> None:
+    """LAPACK on NaN may never return, so NaN stops here."""
+    if not np.isfinite(values).all():
+        raise NumericsError(FailureKind.NONFINITE, "the weights, or their squares, are not finite in float64")
+
+
+def _checked(evals: FloatArray) -> FloatArray:
+    top = evals[-1] if evals.size else 0.0
+    if not np.isfinite(evals).all():
+        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, "the eigensolver returned NaN or Inf")
+    if top > 0 and not 1 / _MAGNITUDE < top < _MAGNITUDE:
+        raise NumericsError(
+            FailureKind.EIGENSOLVER_ERROR,
+            f"lambda_max {top:.1e} leaves the range of float64: rescale the weights",
+        )
+    return _read_only(np.maximum(evals, 0.0))
+
+
+def _read_only(array: FloatArray) -> FloatArray:
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,147 @@
+"""The columns of WeightWatcher 0.7.7, as its default `analyze()` prints them (float32 weights, CPU).
+
+WeightWatcher scales every slice of a convolution by sqrt(1/2); all numbers here are in those units. Its
+rules are repeated as they are, absolute tolerances and all; the default estimator has none of them. Read
+in its source: PyStateDictLayer, layer_supported, conv2D_Wmats, combined_eigenvalues, apply_norm_metrics.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scanner.spectra.tailfit import WEIGHTWATCHER_CUT, WEIGHTWATCHER_LEAST_TAIL, fit_tail
+from schemas.results import FitStatus, TailFit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_MIN_EVALS = 8
+_MAX_EVALS = 15_000
+_MAX_LONG_SIDE = 50_000
+_CONV_SCALE = math.sqrt(0.5)
+_WEAK_RANK_EVAL = 1e-6
+_EPSILON = 1e-10
+_EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightWatcherRow:
+    """What WeightWatcher 0.7.7 says of one layer; a failed fit leaves its numbers None, never -1.
+
+    ww_status: success or failed. ww_alpha, ww_xmin, ww_xmax, ww_D: the fit (xmin, xmax in weight^2).
+    ww_sigma: (alpha-1)/sqrt(tail), but -1/sqrt(n) when only n < 8 eigenvalues exceed 1e-5.
+    ww_num_pl_spikes: eigenvalues >= ww_xmin. ww_rank_loss: lost ranks, summed over slices.
+    ww_weak_rank_loss: eigenvalues below 1e-6. ww_matrix_rank: rank of the pooled spectrum. ww_sv_min:
+    largest of the slices' smallest singular values, unit weight. ww_entropy: matrix entropy, None for a
+    zero matrix.
+    """
+
+    ww_status: str
+    ww_alpha: float | None
+    ww_xmin: float | None
+    ww_xmax: float | None
+    ww_D: float | None
+    ww_sigma: float | None
+    ww_num_pl_spikes: int | None
+    ww_rank_loss: int
+    ww_weak_rank_loss: int
+    ww_matrix_rank: int
+    ww_sv_min: float
+    ww_entropy: float | None
+
+
+def ww_sides(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return WeightWatcher's (N, M, rf) of a 2-D or 4-D weight; rf is the number of slices.
+
+    A convolution (O, I, a, b) starts as N, M = O, I and swaps them once per slice when O < I, so an even
+    number of slices leaves N < M. With O + I < a + b it takes another path, which never swaps.
+
+    Raises:
+        ValueError: neither a matrix nor a convolution.
+    """
+    if len(shape) == 2:
+        return max(shape), min(shape), 1
+    if len(shape) != 4:
+        raise ValueError(f"WeightWatcher analyses 2-D and 4-D weights only, got shape {tuple(shape)}")
+    rows, columns, height, width = shape
+    slices = height * width
+    swapped = rows < columns and slices % 2 == 1 and rows + columns >= height + width
+    return (columns, rows, slices) if swapped else (rows, columns, slices)
+
+
+def ww_has_row(shape: Sequence[int], name: str) -> bool:
+    """Say whether WeightWatcher has a row for the tensor `name`: by suffix, dimensions and size."""
+    if not name.endswith(".weight") or len(shape) not in (2, 4) or shape[0] < 2:
+        return False
+    long_side, short_side, slices = ww_sides(shape)
+    return _MIN_EVALS <= short_side * slices <= _MAX_EVALS and long_side <= _MAX_LONG_SIDE
+
+
+def compat_row(singular_values: NDArray[np.float64], N: int, M: int, is_conv2d: bool) -> WeightWatcherRow:
+    """Compute WeightWatcher's columns from the singular values of one tensor.
+
+    Args:
+        singular_values: (slices, min(N, M)) float64, unit weight, of the float32 weights as stored (no
+            scaling), in any order inside a slice; one slice for a matrix. They must come from an SVD: a
+            Gram matrix loses the smallest ones, which the ranks count.
+        N: WeightWatcher's N, from `ww_sides`.
+        M: WeightWatcher's M, from `ww_sides`; may exceed N.
+        is_conv2d: whether the tensor is 4-D, so that slices are scaled by sqrt(1/2).
+
+    Returns:
+        A WeightWatcherRow with status success or failed. Equal eigenvalues fail here, where
+        WeightWatcher reports alpha = inf or 0 with success.
+
+    Raises:
+        ValueError: a wrong shape, or values that are negative, NaN or infinite.
+
+    Cost: the tail fit; see `fit_tail`.
+    """
+    if singular_values.ndim != 2 or singular_values.shape[1] != min(N, M):
+        raise ValueError(
+            f"singular values of {N} x {M} slices must have shape (slices, {min(N, M)}), "
+            f"got {singular_values.shape}"
+        )
+    sigma = singular_values * _CONV_SCALE if is_conv2d else singular_values
+    evals = np.sort(sigma.ravel() ** 2)
+    fit = fit_tail(evals, "weightwatcher")
+    rank = _rank(np.sqrt(evals), N)
+    return WeightWatcherRow(
+        ww_status="success" if fit.status is FitStatus.OK else "failed",
+        ww_alpha=fit.alpha,
+        ww_xmin=fit.xmin,
+        ww_xmax=fit.xmax,
+        ww_D=fit.D_ks,
+        ww_sigma=_sigma(fit, evals),
+        ww_num_pl_spikes=None if fit.xmin is None else int(np.count_nonzero(evals >= fit.xmin)),
+        ww_rank_loss=sum(len(one) - _rank(one, N) for one in sigma),
+        ww_weak_rank_loss=int(np.count_nonzero(evals < _WEAK_RANK_EVAL)),
+        ww_matrix_rank=rank,
+        ww_sv_min=float(sigma.min(axis=1).max()),
+        ww_entropy=_entropy(evals, rank),
+    )
+
+
+def _sigma(fit: TailFit, evals: NDArray[np.float64]) -> float | None:
+    fitted = int(np.count_nonzero(evals > WEIGHTWATCHER_CUT))
+    if fit.status is FitStatus.OK and fitted < WEIGHTWATCHER_LEAST_TAIL:
+        # WeightWatcher forms sigma with alpha = 0 and only then fits the whole of so small a sample.
+        return -1.0 / math.sqrt(fitted)
+    return fit.alpha_stderr
+
+
+def _rank(sigma: NDArray[np.float64], N: int) -> int:
+    return int(np.count_nonzero(sigma > sigma.max() * N * _EPS))
+
+
+def _entropy(evals: NDArray[np.float64], rank: int) -> float | None:
+    if rank == 0:
+        return None
+    p = evals / evals.sum() + _EPSILON
+    return float(-np.sum(p * np.log(p)) / math.log(rank + _EPSILON))

@@ -1,0 +1,1 @@
+"""Bytes -> matrices, without I/O: headers, file selection, roles, units, decoding."""

