@@ -4,13 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from schemas.config import MatrixRules, ScanConfig, profile_config
-from schemas.refs import MatrixRef
-from schemas.results import Spectrum
-from schemas.rows import LayerMetrics
-from schemas.work import Target
 from scanner.diagnosis.flags import judge
 from scanner.pipeline import plan_repository, scan_unit
 from scanner.sources.base import Source
@@ -18,7 +11,12 @@ from scanner.sources.memory import MemorySource, as_stored
 from scanner.sources.targets import open_source, parse_targets
 from scanner.spectra import eigen
 from scanner.weights import decode
-from scanner.weights.matrices import StoredWeights, plan_matrices
+from scanner.weights.matrices import StoredWeights
+from schemas.config import ScanConfig, profile_config
+from schemas.refs import MatrixRef
+from schemas.results import FloatArray, Spectrum
+from schemas.rows import LayerMetrics
+from schemas.work import Target
 
 StateDict = Mapping[str, Any]
 
@@ -40,7 +38,7 @@ class Matrix:
         return self.weights.shape
 
     @property
-    def values(self) -> np.ndarray[Any, Any]:
+    def values(self) -> FloatArray:
         """The entries as float64, a fresh array."""
         return self.weights.block(slice(None), slice(None))
 
@@ -69,7 +67,9 @@ def read_matrices(target: str | Path | StateDict, **options: Any) -> Iterator[Ma
     matrices (see `scan`, which reports them) are passed over.
     """
     for source, where in _opened(target, **options):
-        plan = plan_repository(source, where, profile_config("default"))
+        plan = plan_repository(
+            source, source.repository(where.repo_id, where.revision), profile_config("default")
+        )
         for unit in plan.units:
             for ref in unit.matrices:
                 if ref.skip is None:
@@ -91,7 +91,7 @@ def scan(
     """
     config = config or profile_config(profile)
     for source, where in _opened(target, **options):
-        plan = plan_repository(source, where, config)
+        plan = plan_repository(source, source.repository(where.repo_id, where.revision), config)
         outcomes = (out for unit in plan.units for out in scan_unit(source, unit, config, device))
         yield from judge([out for out in outcomes if isinstance(out, LayerMetrics)], config.thresholds)
 
@@ -99,14 +99,14 @@ def scan(
 class _StoredArray:
     """Weights over an array in its stored type."""
 
-    def __init__(self, dtype: str, array: np.ndarray[Any, Any]) -> None:
+    def __init__(self, dtype: str, array: Any) -> None:
         self._dtype, self._array = dtype, array
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._array.shape
+        return tuple(self._array.shape)
 
-    def block(self, rows: slice, columns: slice) -> np.ndarray[Any, Any]:
+    def block(self, rows: slice, columns: slice) -> FloatArray:
         return decode.to_float64(self._array[rows, columns], self._dtype)
 
 

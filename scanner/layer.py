@@ -6,11 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from schemas.config import ESTIMATOR, ScanConfig, code_version
-from schemas.errors import NumericsError
-from schemas.refs import MatrixRef
-from schemas.results import BlockStatus, FailureKind, FitStatus, Role, RowStatus, Spectrum, TailFit
-from schemas.rows import LayerMetrics
 from scanner.spectra import eigen
 from scanner.spectra.bulk import BulkFit, fit_bulk
 from scanner.spectra.metrics import Norms, alpha_weighted, log_alpha_norm, norms
@@ -18,6 +13,11 @@ from scanner.spectra.moments import Moments, MomentsAccumulator
 from scanner.spectra.phases import classify
 from scanner.spectra.tailfit import fit_tail
 from scanner.spectra.weightwatcher import compat_row, ww_has_row, ww_sides
+from schemas.config import ESTIMATOR, ScanConfig, code_version
+from schemas.errors import NumericsError
+from schemas.refs import MatrixRef
+from schemas.results import BlockStatus, FailureKind, FitStatus, Role, RowStatus, Spectrum, TailFit
+from schemas.rows import LayerMetrics
 
 _UNCOUNTED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LM_HEAD, Role.LORA})
 
@@ -151,7 +151,13 @@ def _scores(spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, 
     statuses = {"fit_status": tail.status, "bulk_status": bulk.status}
     if scale is None:
         return statuses | {"status_reason": "zero_matrix"}
-    return statuses | _columns(scale) | _columns(bulk) | _columns(tail) | _derived(spectrum, scale, bulk, tail, config)
+    return (
+        statuses
+        | _columns(scale)
+        | _columns(bulk)
+        | _columns(tail)
+        | _derived(spectrum, scale, bulk, tail, config)
+    )
 
 
 def _columns(record: Norms | BulkFit | TailFit) -> dict[str, Any]:

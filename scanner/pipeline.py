@@ -12,12 +12,6 @@ from math import prod
 from time import perf_counter
 from typing import Any
 
-from schemas.config import ScanConfig, WorkLimits, code_version
-from schemas.errors import FormatError, NumericsError, ScanError, SourceError
-from schemas.refs import FileRef, MatrixRef, RepoRef, Repository, TensorRef, WorkUnit
-from schemas.results import FailureKind, RowStatus, Stage
-from schemas.rows import Failure, LayerMetrics, RepositoryRow
-from schemas.work import RepoPlan, Target, UnitResult
 from scanner.layer import measure, place
 from scanner.prefetch import prefetched
 from scanner.sources.base import Source, Span
@@ -25,6 +19,12 @@ from scanner.weights.header import PREFIX, header_length, parse_header
 from scanner.weights.matrices import StoredWeights, plan_matrices
 from scanner.weights.plan import plan_units
 from scanner.weights.selection import MAX_INDEX, WeightGroup, choose_files, shards_of_index
+from schemas.config import ScanConfig, WorkLimits, code_version
+from schemas.errors import FormatError, NumericsError, ScanError, SourceError
+from schemas.refs import FileRef, MatrixRef, RepoRef, Repository, TensorRef, WorkUnit
+from schemas.results import FailureKind, RowStatus, Stage
+from schemas.rows import Failure, LayerMetrics, RepositoryRow
+from schemas.work import RepoPlan, UnitResult
 
 FIRST_READ = 100_000
 """Bytes read to find a header; holds the whole of it for 97 % of the hub's files."""
@@ -35,17 +35,16 @@ _MAX_MESSAGE = 512
 
 def plan_repository(
     source: Source,
-    target: Target,
+    repository: Repository,
     config: ScanConfig,
     limits: WorkLimits | None = None,
     origin: str = "local",
 ) -> RepoPlan:
-    """Pin a repository, read its headers, and cut it into work units.
+    """Read the headers of a pinned repository and cut it into work units.
 
     A file whose header is bad becomes a Failure of the plan; the rest goes on. Raises ScanError when the
-    repository as a whole can't be read (missing, gated, no weights).
+    repository as a whole has nothing to read.
     """
-    repository = source.repository(target.repo_id, target.revision)
     rows: list[MatrixRef] = []
     components: list[RepositoryRow] = []
     failures: list[Failure] = []
@@ -104,9 +103,7 @@ def scan_unit(
 def fail_unit(unit: WorkUnit, failure: Failure, config: ScanConfig) -> UnitResult:
     """Give up on a unit: a failed row for every matrix that was to be read, all naming one failure."""
     rows = (place(ref, config) if ref.skip else _failed(ref, failure, config) for ref in unit.matrices)
-    return UnitResult(
-        unit_id=unit.unit_id, rows=tuple(rows), failures=(failure,), bytes_read=0, secs=0.0
-    )
+    return UnitResult(unit_id=unit.unit_id, rows=tuple(rows), failures=(failure,), bytes_read=0, secs=0.0)
 
 
 def failure_of(
@@ -263,7 +260,9 @@ def _component(
     for tensor in {row.tensor.start: row.tensor for row in rows}.values():
         sizes[tensor.dtype] += prod(tensor.shape)
     architectures = settings.get("architectures")
-    first = architectures[0] if isinstance(architectures, list) and architectures else settings.get("_class_name")
+    first = (
+        architectures[0] if isinstance(architectures, list) and architectures else settings.get("_class_name")
+    )
     quantisation = settings.get("quantization_config")
     method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
     return RepositoryRow(

@@ -1,6 +1,6 @@
 """Reads ahead: the next buffers of a stream are fetched while the present one is computed on."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import Generic, TypeVar
@@ -47,7 +47,7 @@ class _Pump(Generic[T]):
         return False
 
 
-def prefetched(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+def prefetched(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     """Yield `items` in order, up to `depth` of them read ahead by one thread.
 
     An error of the source is raised here, after the items before it. Closing the generator stops the thread.

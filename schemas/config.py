@@ -104,8 +104,7 @@ class ScanConfig:
 
     def fingerprint(self) -> str:
         """16 hex digits that name this config and the estimator version."""
-        text = f"{ESTIMATOR}:{self.to_json()}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _fingerprint(self)
 
 
 ESTIMATOR = "hs1"
@@ -116,6 +115,12 @@ ESTIMATOR = "hs1"
 def code_version() -> str:
     """Version of the installed hubspectra."""
     return version("hubspectra")
+
+
+@cache
+def _fingerprint(config: ScanConfig) -> str:
+    text = f"{ESTIMATOR}:{config.to_json()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

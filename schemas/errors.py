@@ -1,14 +1,14 @@
 """Every error the project raises, as one tree.
 
-    HubspectraError
-    ├── UsageError            the user asked for something impossible; the command ends with exit code 1
-    │   ├── TargetError       no such folder or file, or a name that is no repository id
-    │   ├── ConfigError       a configuration file or option with a wrong key or value
-    │   └── LakeError         not a lake, a lake of a newer version, or a lake in use by another scan
-    └── ScanError             something in one repository; becomes a Failure row, the scan goes on
-        ├── SourceError       the hub or the disk did not give the bytes (may be retryable)
-        ├── FormatError       the bytes are not what they claim to be (never retryable)
-        └── NumericsError     the matrix defeats the solver (never retryable)
+HubspectraError
+├── UsageError            the user asked for something impossible; the command ends with exit code 1
+│   ├── TargetError       no such folder or file, or a name that is no repository id
+│   ├── ConfigError       a configuration file or option with a wrong key or value
+│   └── LakeError         not a lake, a lake of a newer version, or a lake in use by another scan
+└── ScanError             something in one repository; becomes a Failure row, the scan goes on
+├── SourceError       the hub or the disk did not give the bytes (may be retryable)
+├── FormatError       the bytes are not what they claim to be (never retryable)
+└── NumericsError     the matrix defeats the solver (never retryable)
 """
 
 from schemas.results import FailureKind

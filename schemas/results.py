@@ -63,7 +63,10 @@ class SkipReason(_Explained):
     DUPLICATE_TIED = "duplicate_tied", "the same weights under a second name; the first name has the row"
     DUPLICATE_LAYOUT = "duplicate_layout", "a second copy of the model in another file layout"
     UNSUPPORTED_DTYPE = "unsupported_dtype", "this storage type is not decoded yet"
-    UNSUPPORTED_QUANT = "unsupported_quant", "packed quantised codes are not weights until they are dequantised"
+    UNSUPPORTED_QUANT = (
+        "unsupported_quant",
+        "packed quantised codes are not weights until they are dequantised",
+    )
     EMPTY = "empty", "the tensor has no elements"
 
 

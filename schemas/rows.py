@@ -52,7 +52,9 @@ class LayerMetrics:
     matrix_index: int = column("int32", "0..num_matrices-1 in plan order")
     role: str = column("string", "q k v o qkv gate up down gate_up embed pos_embed lm_head ... other")
     is_last: bool = column("bool", "the matrix that feeds the output")
-    counted: bool = column("bool", "enters model means: fit ok, and no embedding, head or LoRA", default=False)
+    counted: bool = column(
+        "bool", "enters model means: fit ok, and no embedding, head or LoRA", default=False
+    )
     dtype: str = column("string", "storage type in the file")
     quant_method: str | None = column("string", "gptq, awq, fp8 ...", "not quantised")
     shape: tuple[int, ...] = column("list<int64>", "as stored")
@@ -115,7 +117,9 @@ class LayerMetrics:
     tail_decades: float | None = column("float64", "log10(xmax / xmin), > 0", _NO_FIT)
     n_tail: int | None = column("int32", "eigenvalues >= xmin, >= 10", _NO_FIT)
     near_ties: int | None = column("int32", "candidates rounding could make xmin; 1 = certain", _NO_FIT)
-    alpha_trunc: float | None = column("float64", "exponent with the tail cut at xmax", _NO_FIT + ", or no root")
+    alpha_trunc: float | None = column(
+        "float64", "exponent with the tail cut at xmax", _NO_FIT + ", or no root"
+    )
     alpha_hill: float | None = column("float64", "Hill exponent of the upper half, > 1", _NO_FIT)
     alpha_farms: float | None = column("float64", "Hill exponent of square windows, > 1", _ASKED)
     alpha_peak: float | None = column("float64", "exponent from the histogram peak, > 1", _ASKED)
@@ -299,7 +303,9 @@ class ModelMetrics:
     num_counted: int = column("int32", ">= 0")
     num_fit_ok: int = column("int32", ">= 0")
     num_fit_unreliable: int = column("int32", ">= 0")
-    coverage_params: float | None = column("float64", "[0,1] parameters in ok rows / params", "params unknown")
+    coverage_params: float | None = column(
+        "float64", "[0,1] parameters in ok rows / params", "params unknown"
+    )
     bytes_read: int = column("int64", "bytes")
     secs: float = column("float32", "s of compute")
     alpha_mean: float | None = column("float64", "as the layer column", _NO_ROWS)

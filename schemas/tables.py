@@ -9,6 +9,8 @@ import pyarrow as pa
 from schemas.results import Flag, FlagKind
 from schemas.rows import NEVER, Failure, LayerMetrics, ModelMetrics, RepositoryRow, RunRow, columns
 
+_KINDS = {kind.value: kind for kind in FlagKind}
+
 SCHEMA_VERSION = 1
 """Raised when a column changes its name, type or meaning; new nullable columns do not raise it."""
 
@@ -67,7 +69,8 @@ SCHEMAS: dict[str, pa.Schema] = {name: _schema(row) for name, row in TABLES.item
 
 def to_table(name: str, rows: Iterable[Any]) -> pa.Table:
     """Arrow table of `rows`, checked against the schema of table `name`."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMAS[name])
+    kept = list(rows)
+    return pa.table([_column(kept, field) for field in SCHEMAS[name]], schema=SCHEMAS[name])
 
 
 def from_table(name: str, table: pa.Table) -> Sequence[Any]:
@@ -76,8 +79,26 @@ def from_table(name: str, table: pa.Table) -> Sequence[Any]:
     return [row_class(**values) for values in map(_frozen, table.to_pylist(maps_as_pydicts="strict"))]
 
 
+def _column(rows: Sequence[Any], field: pa.Field) -> pa.Array:
+    values = [getattr(row, field.name) for row in rows]
+    if field.name == "findings":
+        values = [[asdict(flag) for flag in flags] for flags in values]
+    elif pa.types.is_map(field.type):
+        values = [None if value is None else list(value.items()) for value in values]
+    return pa.array(values, field.type)
+
+
+def reference(name: str) -> pa.Table:
+    """The columns of table `name`: type, unit and range, what NULL means."""
+    about = columns(TABLES[name])
+    rows = [{"column": c, "type": a["arrow"], "unit": a["unit"], "NULL": a["null"]} for c, a in about.items()]
+    return pa.Table.from_pylist(rows)
+
+
 def _frozen(values: dict[str, Any]) -> dict[str, Any]:
     frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     if "findings" in frozen:
-        frozen["findings"] = tuple(Flag(**f | {"kind": FlagKind(f["kind"])}) for f in frozen["findings"])
+        frozen["findings"] = tuple(
+            Flag(_KINDS[f["kind"]], f["value"], f["threshold"], f["sentence"]) for f in frozen["findings"]
+        )
     return frozen

@@ -1,5 +1,6 @@
 """What travels between the driver and its workers: a target to plan, a plan, a unit's outcome."""
 
+import hashlib
 from dataclasses import dataclass
 
 from schemas.refs import RepoRef, WorkUnit
@@ -17,6 +18,12 @@ class Target:
     repo_id: str
     revision: str | None = None
     root: str | None = None
+
+    @property
+    def part_key(self) -> str:
+        """Name of the failures of a target that could not be pinned."""
+        text = f"{self.repo_id}\0{self.revision}\0{self.root}"
+        return f"target-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
     def __str__(self) -> str:
         return self.root or (f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id)

@@ -63,6 +63,8 @@ def _judged(row: LayerMetrics, siblings: _Siblings | None, limits: Thresholds) -
     if siblings:
         row = replace(row, scale_dev=siblings.deviation, scale_peers=siblings.count)
         findings += _scale_findings(row, siblings, limits)
+    if not findings:
+        return row
     return replace(row, findings=tuple(findings), flags=tuple(flag.kind.value for flag in findings))
 
 
@@ -78,10 +80,12 @@ def _tail_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:
         sentence = f"alpha {row.alpha:.2f} is a light tail: the layer looks under-trained"
         yield Flag(FlagKind.UNDER_TRAINED, row.alpha, limits.under_trained_alpha, sentence)
     if row.alpha > limits.under_trained_alpha and not reliable:
-        sentence = f"no tail to speak of: it spans {row.tail_decades:.2f} decades, so alpha {row.alpha:.1f} means little"
+        sentence = f"the tail spans {row.tail_decades:.2f} decades, so alpha {row.alpha:.1f} means little"
         yield Flag(FlagKind.NO_TAIL, row.tail_decades, limits.tail_decades_min, sentence)
     if row.alpha + 2 * row.alpha_stderr < limits.over_trained_alpha and reliable:
-        sentence = f"alpha {row.alpha:.2f} is below 2 by more than two standard errors: the layer looks over-trained"
+        sentence = (
+            f"alpha {row.alpha:.2f} is below 2 by more than two standard errors: the layer looks over-trained"
+        )
         yield Flag(FlagKind.OVER_TRAINED, row.alpha, limits.over_trained_alpha, sentence)
 
 
@@ -97,7 +101,11 @@ def _weaknesses(row: LayerMetrics, limits: Thresholds) -> Iterator[tuple[float, 
     if row.alpha is not None and row.alpha_trunc is not None:
         excess = row.alpha - row.alpha_trunc
         if excess > limits.alpha_excess:
-            yield excess, limits.alpha_excess, f"alpha falls by {excess:.1f} once the tail may end at its largest value"
+            yield (
+                excess,
+                limits.alpha_excess,
+                f"alpha falls by {excess:.1f} once the tail may end at its largest value",
+            )
 
 
 def _bulk_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:

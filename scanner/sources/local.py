@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from scanner.sources.base import Span
+from scanner.sources.card import facts_from_readme
 from schemas.errors import SourceError
 from schemas.refs import FileRef, RepoFacts, RepoRef, Repository
 from schemas.results import FailureKind
-from scanner.sources.base import Span
-from scanner.sources.card import facts_from_readme
 
 _READ = (".safetensors", ".json")
 _HASH_CHUNK = 1 << 20

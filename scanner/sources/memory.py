@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from schemas.refs import FileRef, RepoRef, Repository
 from scanner.sources.base import Span
+from schemas.refs import FileRef, RepoRef, Repository
 
 _FILE = "model.safetensors"
 
@@ -79,7 +79,9 @@ def as_stored(tensor: Any) -> tuple[str, np.ndarray[Any, Any]]:
         tensor = tensor.numpy()
     array = np.asarray(tensor)
     if array.dtype.name not in _DTYPES:
-        raise TypeError(f"cannot read weights of type {array.dtype}: give float16, bfloat16, float32 or float64")
+        raise TypeError(
+            f"cannot read weights of type {array.dtype}: give float16, bfloat16, float32 or float64"
+        )
     return _DTYPES[array.dtype.name], np.ascontiguousarray(array).reshape(array.shape)
 
 

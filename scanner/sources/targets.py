@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from scanner.sources.base import Source
 from schemas.errors import TargetError
 from schemas.work import Target
-from scanner.sources.base import Source
 
 _REPO_ID = re.compile(r"[\w.-]{1,96}(?:/[\w.-]{1,96})?", re.ASCII)
 _CACHED = re.compile(r"models--(.+)")
@@ -42,7 +42,7 @@ def _parse(text: str) -> Iterator[Target]:
     repo_id, _, revision = text.partition("@")
     if not _REPO_ID.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id:
         raise TargetError(
-            f"{text!r} is neither an existing path nor a repository id such as owner/name or owner/name@revision"
+            f"{text!r} is neither a path nor a repository id: give owner/name or owner/name@revision"
         )
     return iter([Target(repo_id=repo_id, revision=revision or None)])
 
@@ -54,20 +54,24 @@ def _looks_like_path(text: str) -> bool:
 def _local(path: Path, text: str) -> Iterator[Target]:
     if path.is_file():
         if path.suffix != ".safetensors":
-            raise TargetError(f"{text} is no .safetensors file; give the model's folder or a safetensors file")
+            raise TargetError(
+                f"{text} is no .safetensors file; give the model's folder or a safetensors file"
+            )
         return iter([_model(path)])
     if _is_model(path):
         return iter([_model(path)])
     found = list(_cached(path)) or list(_folders(path))
     if not found:
         raise TargetError(
-            f"no model in {text}: expected safetensors files, folders laid out owner/name, or a huggingface cache"
+            f"no model in {text}: expected safetensors files, folders owner/name, or a huggingface cache"
         )
     return iter(found)
 
 
 def _is_model(path: Path) -> bool:
-    return any(path.glob(_WEIGHTS)) or (path / "model_index.json").is_file() or (path / "config.json").is_file()
+    return (
+        any(path.glob(_WEIGHTS)) or (path / "model_index.json").is_file() or (path / "config.json").is_file()
+    )
 
 
 def _model(path: Path) -> Target:
@@ -80,7 +84,11 @@ def _model(path: Path) -> Target:
 
 def _cached(path: Path) -> Iterator[Target]:
     """Snapshots of a huggingface cache (the folder, its `hub` folder, or one repository of it)."""
-    repos = [path] if _CACHED.fullmatch(path.name) else sorted([*path.glob("models--*"), *path.glob("hub/models--*")])
+    repos = (
+        [path]
+        if _CACHED.fullmatch(path.name)
+        else sorted([*path.glob("models--*"), *path.glob("hub/models--*")])
+    )
     for repo in repos:
         yield from (_model(snapshot) for snapshot in sorted(repo.glob("snapshots/*")) if snapshot.is_dir())
 

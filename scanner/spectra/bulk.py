@@ -41,7 +41,7 @@ def fit_bulk(spectrum: Spectrum, rules: BulkRules | None = None) -> BulkFit:
     """Fit a Marchenko-Pastur law to the eigenvalues below the Tracy-Widom edge.
 
     sigma^2 = median(bulk) / (N m_Q), the bulk re-chosen as {lambda <= lambda_edge} until sigma^2 moves by
-    less than 1e-6 (at most 8 times). lambda_plus = s^2 (sqrt N + sqrt M)^2; lambda_edge = s^2 (mu_c + q sig_c)
+    less than 1e-6 (at most 8 times). lambda_plus = s^2 (sqrt N + sqrt M)^2, lambda_edge = s^2 (mu + q sd)
     in Johnstone's form, q at 99 % (99.9 % for pooled convolutions, whose slices are first divided by their
     mean square weight). mp_ok: KS distance within ln M / M (half that for convolutions).
     Status: ok, too_small (below `rules`), no_bulk (fewer than a quarter of the eigenvalues below the edge).
@@ -77,7 +77,7 @@ def fit_bulk(spectrum: Spectrum, rules: BulkRules | None = None) -> BulkFit:
 
 
 def johnstone_edge(n: int, m: int, quantile: float) -> float:
-    """Quantile of the largest eigenvalue of X^T X, X n x m standard Gaussian (Johnstone 2001, theorem 1.1)."""
+    """Quantile of the largest eigenvalue of X^T X, X n x m standard Gaussian (Johnstone 2001)."""
     a, b = np.sqrt(n - 1), np.sqrt(m)
     return float((a + b) ** 2 + quantile * (a + b) * (1 / a + 1 / b) ** (1 / 3))
 

@@ -44,7 +44,7 @@ class DenseWeights:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
-        return self._array.shape
+        return tuple(self._array.shape)
 
     def block(self, rows: slice, columns: slice) -> FloatArray:
         """C-contiguous float64 copy of [rows, columns, ...]."""
@@ -108,11 +108,11 @@ def gram(weights: Weights, block: int = 512, observe: Callable[[FloatArray], Non
 
 
 def eigenvalues(symmetric: FloatArray) -> FloatArray:
-    """All eigenvalues, ascending, of a symmetric float64 (M, M) given by its lower triangle; 4/3 M^3 flops."""
+    """All eigenvalues, ascending, of a symmetric float64 (M, M) from its lower triangle; 4/3 M^3 flops."""
     _require_finite(np.diagonal(symmetric))
     try:
         if len(symmetric) < TORCH_FROM_SIDE:
-            return np.linalg.eigvalsh(symmetric, UPLO="L")
+            return np.asarray(np.linalg.eigvalsh(symmetric, UPLO="L"))
         import torch
 
         return np.asarray(torch.linalg.eigvalsh(torch.from_numpy(symmetric), UPLO="L").numpy())
@@ -142,7 +142,7 @@ def _squared_singular_values(full: FloatArray) -> FloatArray:
     tall = full if full.shape[0] >= full.shape[1] else full.T
     try:
         if tall.shape[0] > 1.2 * tall.shape[1]:
-            tall = np.linalg.qr(tall, mode="r")
+            tall = np.asarray(np.linalg.qr(tall, mode="r"))
         return np.asarray(np.linalg.svd(tall, compute_uv=False) ** 2)
     except np.linalg.LinAlgError as error:
         raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"singular values: {error}") from error
@@ -166,7 +166,7 @@ def _conv_gram(weights: Weights, block: int, observe: Callable[[FloatArray], Non
         total += flipped @ slices if rows >= columns else slices @ flipped
     _require_finite(np.diagonal(total, axis1=1, axis2=2))
     try:
-        return np.linalg.eigvalsh(total)
+        return np.asarray(np.linalg.eigvalsh(total))
     except np.linalg.LinAlgError as error:
         raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues: {error}") from error
 
@@ -200,7 +200,7 @@ def _on_device(
         raise NumericsError(
             FailureKind.OUT_OF_MEMORY, f"{device}: a {side} x {side} Gram matrix does not fit"
         ) from error
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues on {device}: {error}") from error
 
 

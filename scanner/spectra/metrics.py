@@ -58,7 +58,7 @@ def norms(spectrum: Spectrum) -> Norms | None:
 
 
 def alpha_weighted(alpha: float, lambda_max: float) -> float:
-    """alpha * log10 lambda_max, the per-layer term of alpha-hat (arXiv 2002.06716)."""
+    """Alpha * log10 lambda_max, the per-layer term of alpha-hat (arXiv 2002.06716)."""
     return alpha * float(np.log10(lambda_max))
 
 

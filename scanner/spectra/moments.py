@@ -65,7 +65,7 @@ class MomentsAccumulator:
         )
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
 def _power_sums(x: FloatArray, pivot: float, sums: FloatArray) -> None:
     s1 = s2 = s3 = s4 = 0.0
     top = sums[4]

@@ -1,8 +1,8 @@
 """The 5+1 phases of training as a decision list over the bulk and the tail."""
 
-from schemas.results import BlockStatus, FitStatus, Phase, TailFit
 from scanner.spectra.bulk import BulkFit
 from scanner.spectra.metrics import Norms
+from schemas.results import BlockStatus, FitStatus, Phase, TailFit
 
 
 def classify(norms: Norms, bulk: BulkFit, tail: TailFit, num_evals: int, rank0_share: float) -> Phase:

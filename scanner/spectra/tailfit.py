@@ -206,7 +206,7 @@ def _winner(
     `error` is the relative error of the largest eigenvalue; that of x_i is xmax / x_i times as large.
     """
     # Imported here because numba is slow to import and reading results needs no search.
-    from scanner.spectra import search  # noqa: PLC0415
+    from scanner.spectra import search
 
     two_sided = estimator == ESTIMATOR
     i, distance, _ = search.closest_tail(sample.logs, exponents, min_tail=min_tail, two_sided=two_sided)

@@ -5,12 +5,12 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from schemas.config import MatrixRules
-from schemas.refs import MatrixRef, TensorRef
-from schemas.results import FloatArray, Role, SkipReason
 from scanner.weights import decode
 from scanner.weights.quant import quant_method
 from scanner.weights.roles import is_table, layer_indices, natural, role
+from schemas.config import MatrixRules
+from schemas.refs import MatrixRef, TensorRef
+from schemas.results import FloatArray, Role, SkipReason
 
 _MAX_KERNEL = 64
 """Longest last axis of a 3-D tensor still taken for a conv1d kernel when its name does not say conv."""

@@ -51,7 +51,7 @@ def _groups(
 def _unit(repo: RepoRef, rows: tuple[MatrixRef, ...], config: ScanConfig) -> WorkUnit:
     seen: dict[tuple[str, int], int] = {(r.tensor.file.path, r.start): r.nbytes for r in rows}
     return WorkUnit(
-        unit_id=_unit_id(rows, config.fingerprint()),
+        unit_id=_unit_id(repo, rows, config.fingerprint()),
         repo=repo,
         matrices=rows,
         nbytes=sum(seen.values()),
@@ -59,8 +59,8 @@ def _unit(repo: RepoRef, rows: tuple[MatrixRef, ...], config: ScanConfig) -> Wor
     )
 
 
-def _unit_id(rows: Sequence[MatrixRef], fingerprint: str) -> str:
-    digest = hashlib.blake2b(fingerprint.encode(), digest_size=12)
+def _unit_id(repo: RepoRef, rows: Sequence[MatrixRef], fingerprint: str) -> str:
+    digest = hashlib.blake2b(f"{fingerprint}\0{repo.repo_id}\0{repo.revision}".encode(), digest_size=12)
     for row in rows:
         place = (
             row.tensor.file.content_id,

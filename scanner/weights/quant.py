@@ -16,12 +16,13 @@ _SCALES = {
 }
 _COMPANIONS = (
     ".qzeros .scales .g_idx .absmax .quant_map .nested_absmax .nested_quant_map .SCB .weight_format "
-    "_scale _scale_inv _scale_2 _zero_point _shape _g_idx _global_scale _scales .scale input_scale k_scale v_scale"
+    "_scale _scale_inv _scale_2 _zero_point _shape _g_idx _global_scale _scales .scale input_scale "
+    "k_scale v_scale"
 ).split()
 
 
 def quant_method(name: str, dtype: str, names: Collection[str]) -> str | None:
-    """Name the quantisation a tensor belongs to, as packed codes or as their companion; None for plain weights.
+    """Name the quantisation a tensor belongs to, as codes or as their companion; None for plain weights.
 
     `names` are all tensors of the model. Decided by the companion tensors, since a config may disagree.
     """

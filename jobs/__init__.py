@@ -1,0 +1,1 @@
+"""Effects: the driver, Ray, Parquet, DuckDB, the terminal, the hub server."""

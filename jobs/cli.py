@@ -1,0 +1,295 @@
+"""The command line: one function a verb; every heavy import waits until its verb runs."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FORMATS = ("table", "csv", "json", "parquet")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+EXIT_USER, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+Command = Callable[..., Any]
+
+
+def _lake_option(command: Command) -> Command:
+    return click.option(
+        "--lake",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("lake"),
+        envvar="HUBSPECTRA_LAKE",
+        show_default=True,
+        show_envvar=True,
+        help="Folder with the results.",
+    )(command)
+
+
+def _output_options(command: Command) -> Command:
+    command = click.option(
+        "--format", "form", type=click.Choice(_FORMATS), help="Default: a table on a terminal, CSV in a pipe."
+    )(command)
+    return click.option(
+        "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead."
+    )(command)
+
+
+def _limit_option(default: int) -> Callable[[Command], Command]:
+    return click.option(
+        "--limit", type=click.IntRange(1), default=default, show_default=True, help="Rows at most."
+    )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="hubspectra")
+def cli() -> None:
+    r"""Tell well-trained models from broken ones by their weights alone.
+
+    Reads the weight matrices of models straight from a hub or a disk, computes their exact eigenvalue
+    spectra, fits power-law tails, flags what looks wrong, and keeps it all as Parquet for SQL.
+
+    \b
+    Start here:
+      hubspectra demo                                the whole way on a small offline hub
+      hubspectra scan owner/name --lake lake         scan a model of the Hub
+      hubspectra scan ./models --lake lake           scan models on disk
+      hubspectra leaderboard --lake lake             compare them
+      hubspectra show owner/name --lake lake         one model, worst layers first
+    """
+
+
+@cli.command()
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@_lake_option
+@click.option(
+    "--endpoint", envvar="HF_ENDPOINT", default="https://huggingface.co", show_default=True, help="Hub."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "local", "ray"]),
+    default="auto",
+    show_default=True,
+    help="auto takes Ray for a cluster, several workers, or minutes of work.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Default: one for each core or GPU (Ray), one (local)."
+)
+@click.option("--ray-address", help="A running Ray cluster: HOST:PORT, ray://HOST:PORT or auto.")
+@click.option(
+    "--profile", type=click.Choice(["default", "weightwatcher"]), default="default", show_default=True
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="TOML with overrides of any rule or threshold.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress, only the summary.")
+def scan(targets: tuple[str, ...], **options: Any) -> int:
+    r"""Scan models into a lake.
+
+    TARGET is owner/name, owner/name@revision, a model's folder, a .safetensors file, a folder of models
+    laid out owner/name, or a huggingface cache. Run it again to go on where it stopped: finished models
+    are not read again, failed ones are tried again.
+
+    A token is taken from HF_TOKEN or `hf auth login`, for gated and private models and for higher limits.
+
+    \b
+    Exit codes: 0 all read; 3 finished, but something failed (named); 1 your input; 2 usage.
+    """
+    _one_thread()
+    from jobs.commands import scan as run
+
+    return run(targets, **options)
+
+
+@cli.command()
+@_lake_option
+@_output_options
+@_limit_option(100)
+def leaderboard(lake: Path, form: str | None, output: Path | None, limit: int) -> None:
+    """Rank models inside strata of comparable ones.
+
+    Lower alpha_hill is better trained, by the theory; log_spectral_norm shows the scale beside the shape.
+    Strata of fewer than five models are listed without a rank.
+    """
+    from jobs import questions
+    from jobs.output import emit
+
+    emit(questions.leaderboard(lake, limit, brief=_brief(form, output)), form, output)
+
+
+@cli.command()
+@click.argument("repo_id", metavar="REPO")
+@_lake_option
+@_output_options
+@_limit_option(1000)
+@click.option("--all", "everything", is_flag=True, help="Skipped tensors too.")
+def show(
+    repo_id: str, lake: Path, form: str | None, output: Path | None, limit: int, everything: bool
+) -> None:
+    """Show the layers of one model, worst first."""
+    from jobs import questions
+    from jobs.output import emit
+
+    table = questions.layers(lake, repo_id, limit, _brief(form, output), everything)
+    emit(table, form, output, _headline(questions.model(lake, repo_id)))
+
+
+@cli.command()
+@_lake_option
+@_output_options
+@_limit_option(1000)
+@click.option("--kind", help="One kind of finding, such as scale_outlier or fit_unreliable.")
+@click.option("--repo", help="One repository.")
+def flags(
+    lake: Path, form: str | None, output: Path | None, limit: int, kind: str | None, repo: str | None
+) -> None:
+    """List findings with value, threshold and a sentence, the weighty ones first.
+
+    The table leaves out fit_unreliable and no_tail, which only say that alpha is weak evidence; ask for
+    them with --kind, or take another format.
+    """
+    from jobs import questions
+    from jobs.output import emit
+
+    emit(questions.flags(lake, kind, repo, limit, _brief(form, output)), form, output)
+
+
+@cli.command()
+@click.argument("query", required=False)
+@_lake_option
+@_output_options
+@click.option("--print-views", is_flag=True, help="Print SQL that opens the lake in any DuckDB client.")
+def sql(query: str | None, lake: Path, form: str | None, output: Path | None, print_views: bool) -> None:
+    r"""Ask the lake in SQL (DuckDB).
+
+    \b
+    Views: layers, repositories, failures, runs (as stored);
+           models, leaderboard, flags, weightwatcher (derived).
+    Example: hubspectra sql "SELECT role, median(alpha) FROM layers GROUP BY role"
+    QUERY may be - for standard input.
+    """
+    from jobs.leaderboard import ask, view_sql
+    from jobs.output import emit
+    from jobs.store import open_lake
+
+    if print_views:
+        open_lake(lake)
+        click.echo(view_sql(lake), nl=False)
+        return
+    if query is None:
+        raise click.UsageError("give a QUERY, or --print-views")
+    emit(ask(lake, sys.stdin.read() if query == "-" else query), form, output)
+
+
+@cli.command()
+@_lake_option
+@_output_options
+@click.option("--failures", is_flag=True, help="What failed and is not resolved, instead of the scans.")
+def status(lake: Path, form: str | None, output: Path | None, failures: bool) -> None:
+    """Show the scans of a lake: what was done, what failed."""
+    from jobs import questions
+    from jobs.output import emit
+
+    emit(questions.failures(lake) if failures else questions.runs(lake), form, output)
+
+
+@cli.command()
+@click.argument("table", type=click.Choice(["layers", "models", "repositories", "failures", "runs"]))
+@_output_options
+def columns(table: str, form: str | None, output: Path | None) -> None:
+    """Explain the columns of a table: type, unit and range, what NULL means."""
+    from jobs.output import emit
+    from schemas.tables import reference
+
+    emit(reference(table), form, output, f"{table}")
+
+
+@cli.command()
+@click.option("--model", type=click.Path(path_type=Path, exists=True), help="Folder with another base model.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the demo's hub and lake lie.  [default: hubspectra-demo in the user's cache]",
+)
+@click.option("--fresh", is_flag=True, help="Begin anew.")
+def demo(model: Path | None, folder: Path | None, fresh: bool) -> int:
+    """Scan a small hub of real models, offline, end to end.
+
+    Serves all-MiniLM-L6-v2 and four variants of it (one untrained, one with a collapsed layer) on
+    loopback, scans them through the Hub's own client with a local Ray, and shows what came out.
+    """
+    _one_thread()
+    from jobs.demo import run_demo
+
+    return run_demo(model, folder, fresh)
+
+
+@cli.command("serve-hub")
+@click.argument("root", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8800, show_default=True)
+@click.option("--token", envvar="HUBSPECTRA_HUB_TOKEN", help="Ask clients for it (private and gated models).")
+def serve_hub(root: Path, host: str, port: int, token: str | None) -> None:
+    """Serve the models under DIR (laid out owner/name) as a Hub, for air-gapped use.
+
+    Any client that honours HF_ENDPOINT can use it.
+    """
+    from jobs.hubserver import HubServer
+
+    server = HubServer(root, host=host, port=port, token=token)
+    server.start()
+    click.echo(
+        f"serving {root} at {server.endpoint}\n  HF_ENDPOINT={server.endpoint} hubspectra scan owner/name"
+    )
+    server.serve_forever()
+
+
+def main() -> None:
+    """Run the command line; errors become a sentence and an exit code."""
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> int:
+    from schemas.errors import UsageError
+
+    try:
+        code = cli.main(arguments, standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except UsageError as error:
+        click.echo(f"error: {error}", err=True)
+        return EXIT_USER
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _one_thread() -> None:
+    """One BLAS thread a worker: more only wait for each other. Must come before numpy is imported."""
+    for name in _THREADS:
+        os.environ.setdefault(name, "1")
+
+
+def _brief(form: str | None, output: Path | None) -> bool:
+    return output is None and (form == "table" or (form is None and sys.stdout.isatty()))
+
+
+def _headline(model: dict[str, Any]) -> str:
+    alpha = f"{model['alpha_mean']:.2f}" if model["alpha_mean"] is not None else "none"
+    return (
+        f"{model['repo_id']}@{model['revision'][:12]}  {model['status']}  mean alpha {alpha} over "
+        f"{model['num_counted']} layers ({model['num_fit_unreliable']} weak fits)  flags: "
+        f"{', '.join(model['flags']) or 'none'}"
+    )

@@ -1,0 +1,93 @@
+"""The scan verb: what was typed -> a request, and a finished scan -> a summary."""
+
+from pathlib import Path
+
+import click
+
+from jobs.cli import EXIT_INTERRUPTED, EXIT_SOME_FAILED
+from jobs.driver import Request, Summary, run_scan
+from jobs.progress import progress, quiet_progress
+from scanner.sources.targets import parse_targets
+from schemas.config import ScanConfig, from_toml, profile_config
+from schemas.errors import UsageError
+
+_NAMED = 20
+
+
+def scan(
+    targets: tuple[str, ...],
+    lake: Path,
+    endpoint: str,
+    device: str,
+    engine: str,
+    workers: int | None,
+    ray_address: str | None,
+    profile: str,
+    config_file: Path | None,
+    quiet: bool,
+) -> int:
+    """Run the scan and tell how it went; returns the exit code."""
+    config: ScanConfig = from_toml(config_file, profile) if config_file else profile_config(profile)
+    if engine == "local" and ((workers or 1) > 1 or ray_address):
+        raise UsageError(
+            "--engine local is one worker: leave out --workers and --ray-address, or take --engine ray"
+        )
+    request = Request(
+        targets=parse_targets(targets),
+        lake=lake,
+        config=config,
+        device=choose_device(device),
+        engine=engine,
+        workers=workers,
+        ray_address=ray_address,
+        endpoint=endpoint.rstrip("/"),
+    )
+    with (quiet_progress if quiet else progress)() as display:
+        summary = run_scan(request, display)
+    report(summary, lake)
+    return exit_code(summary)
+
+
+def choose_device(wanted: str) -> str:
+    """Resolve auto, asking torch only where a GPU exists. Raises UsageError for cuda without one."""
+    present = any(Path("/dev").glob("nvidia[0-9]*"))
+    if wanted == "cpu" or (wanted == "auto" and not present):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
+        raise UsageError("--device cuda: torch sees no CUDA device here; take --device cpu or auto")
+    return "cpu"
+
+
+def exit_code(summary: Summary) -> int:
+    """0 all read, 3 something failed, 130 stopped by a signal."""
+    if summary.stopped:
+        return EXIT_INTERRUPTED
+    return EXIT_SOME_FAILED if summary.failures else 0
+
+
+def report(summary: Summary, lake: Path) -> None:
+    """The end of a scan, to standard error: counts that add up, the failures by name, what to do next."""
+    run, counts = summary.run, summary.counts
+    total = counts.ok + counts.skipped + counts.failed
+    lines = [
+        f"{run.status}: {counts.repos_done} of {counts.repos} repositories "
+        f"({counts.repos_done_before} already in the lake, {counts.repos_failed} with failures) "
+        f"in {run.wall_secs or 0:.1f} s, engine {summary.engine}",
+        f"matrices planned {total} = {counts.ok} layers + {counts.skipped} skipped + {counts.failed} failed; "
+        f"{counts.bytes_read / 1e6:.1f} MB read; compute {counts.compute_secs:.1f} s, "
+        f"waiting {counts.wait_secs:.1f} s",
+    ]
+    for failure in summary.failures[:_NAMED]:
+        where = " ".join(filter(None, (failure.repo_id, failure.file, failure.tensor)))
+        lines.append(f"  failed {where}: {failure.kind}: {failure.message}")
+    if len(summary.failures) > _NAMED:
+        lines.append(
+            f"  and {len(summary.failures) - _NAMED} more: hubspectra status --failures --lake {lake}"
+        )
+    if summary.stopped:
+        lines.append("run the same command again to go on")
+    click.echo("\n".join(lines), err=True)

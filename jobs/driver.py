@@ -1,0 +1,332 @@
+"""The loop of a scan: the ledger's jobs to an executor, its events back, its commands to the lake."""
+
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import python_version
+from types import FrameType
+from typing import Protocol
+
+from jobs.inprocess import InProcess
+from jobs.leaderboard import ask
+from jobs.ledger import Ledger
+from jobs.progress import Counts, Progress
+from jobs.store import Store
+from jobs.worker import WorkerSettings
+from scanner.pipeline import fail_unit
+from schemas.config import ESTIMATOR, ScanConfig, WorkLimits, code_version
+from schemas.events import (
+    Command,
+    Commit,
+    Event,
+    Job,
+    Note,
+    Planned,
+    Record,
+    Scanned,
+    Skip,
+    Stage,
+)
+from schemas.refs import RepoRef
+from schemas.results import RowStatus
+from schemas.rows import Failure, RunRow
+from schemas.tables import SCHEMA_VERSION
+from schemas.work import Target, UnitResult
+
+LOCAL_SECONDS = 180.0
+"""Estimated compute beyond which `auto` takes Ray."""
+
+FLOPS = 2e10
+"""What one core sustains on Gram matrices and eigenvalues (measured 1e10 .. 4e10, float64)."""
+
+_PLANNED_FIRST = 4
+_TICK = 0.5
+_LIBRARIES = ("numpy", "scipy", "torch", "ray", "numba", "huggingface_hub", "pyarrow", "duckdb")
+
+
+class Executor(Protocol):
+    """Runs jobs somewhere."""
+
+    name: str
+    workers: int
+
+    @property
+    def free(self) -> int: ...
+
+    def submit(self, job: Job) -> None: ...
+
+    def wait(self, timeout: float) -> Sequence[Event]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One scan as asked for."""
+
+    targets: tuple[Target, ...]
+    lake: Path
+    config: ScanConfig
+    limits: WorkLimits = field(default_factory=WorkLimits)
+    device: str = "cpu"
+    engine: str = "auto"
+    workers: int | None = None
+    ray_address: str | None = None
+    endpoint: str = "https://huggingface.co"
+    token: str | bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """How a scan ended: its run row, the counts, and every failure it met."""
+
+    run: RunRow
+    counts: Counts
+    failures: tuple[Failure, ...]
+    stopped: bool
+    engine: str
+
+
+def run_scan(request: Request, progress: Progress) -> Summary:
+    """Scan every target into the lake. Raises UsageError when the lake or Ray can't be used.
+
+    Failures of repositories are rows, not exceptions. SIGINT and SIGTERM finish what is under way and
+    return; a second one interrupts.
+    """
+    with ExitStack() as stack:
+        store = stack.enter_context(Store.writing(request.lake))
+        settings = WorkerSettings(
+            config=request.config,
+            limits=request.limits,
+            device=request.device,
+            endpoint=request.endpoint,
+            token=_token(request),
+        )
+        scan = _Scan(request, store, progress)
+        executor = stack.enter_context(_executor(request, settings, scan))
+        stack.enter_context(_draining(scan.stop))
+        return scan.run(executor)
+
+
+class _Scan:
+    """The state of one running scan."""
+
+    def __init__(self, request: Request, store: Store, progress: Progress) -> None:
+        self._request = request
+        self._store = store
+        self._progress = progress
+        self._ledger = Ledger(
+            request.targets, request.limits, request.config.fingerprint(), store.done(), store.staged()
+        )
+        self._failures: list[Failure] = []
+        self._held: list[UnitResult] = []
+        self._stopped = False
+        self._started = time.monotonic()
+        self.counts = Counts(repos=len(request.targets))
+        self.scan_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._stopped = True
+        self._ledger.stop()
+        self._progress.note("stopping: finishing what is under way (once more to interrupt)")
+
+    def run(self, executor: Executor) -> Summary:
+        run = self._run_row(executor)
+        self._store.save_run(run)
+        while not self._ledger.idle:
+            while executor.free > 0 and (job := self._ledger.next(time.monotonic())):
+                executor.submit(job)
+            events = executor.wait(_TICK)
+            if not events and executor.free > 0:
+                time.sleep(_TICK / 10)
+            for event in events:
+                self._account(event, self._ledger.handle(event, time.monotonic()))
+        self._store.save_models(ask(self._request.lake, "SELECT * FROM models"))
+        finished = self._finished(run)
+        self._store.save_run(finished)
+        return Summary(
+            run=finished,
+            counts=self.counts,
+            failures=tuple(self._failures),
+            stopped=self._stopped,
+            engine=executor.name,
+        )
+
+    def plan_first(self, executor: Executor, count: int) -> float:
+        """Pin and plan the first targets, nothing else; returns the estimated seconds of one core for all."""
+        while self.counts.repos_done + self.counts.repos_planned < min(count, self.counts.repos):
+            job = self._ledger.next(time.monotonic(), units=False)
+            if job is None:
+                break
+            executor.submit(job)
+            for event in executor.wait(_TICK):
+                self._account(event, self._ledger.handle(event, time.monotonic()))
+        return self.counts.cost / FLOPS * self.counts.repos / max(self.counts.repos_planned, 1)
+
+    def _account(self, event: Event, commands: Sequence[Command]) -> None:
+        counts = self.counts
+        match event:
+            case Planned(plan=plan):
+                counts.repos_planned += 1
+                counts.planned += plan.planned
+                counts.cost += sum(unit.cost for unit in plan.units)
+            case Scanned(result=result):
+                counts.tensors_done += len(result.rows)
+                counts.bytes_read += result.bytes_read
+                counts.compute_secs += result.secs
+                counts.wait_secs += result.wait_secs
+                counts.cost_done += event.job.unit.cost
+        for command in commands:
+            self._perform(command)
+        self._progress.update(counts)
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case Stage(result=result, alone=True):
+                self._held.append(result)
+            case Stage(result=result):
+                self._store.stage(result)
+            case Commit():
+                self._commit(command)
+            case Skip(target=target, ref=ref):
+                self._skip(target, ref)
+            case Record(target=target, failure=failure):
+                self._failures += self._store.record(target.part_key, [failure], self.scan_id)
+                self.counts.repos_done += 1
+                self.counts.repos_failed += 1
+                self._progress.note(f"{target}: {failure.message}")
+            case Note(text=text):
+                self._progress.note(text)
+
+    def _skip(self, target: Target, ref: RepoRef) -> None:
+        """A model that is done stays done, and what was wrong with it stays said."""
+        self._store.record(target.part_key, [], self.scan_id)
+        failures = self._store.unresolved(ref, self._request.config)
+        self._failures += failures
+        self.counts.repos_done += 1
+        self.counts.repos_done_before += 1
+        self.counts.repos_failed += bool(failures)
+
+    def _commit(self, commit: Commit) -> None:
+        config = self._request.config
+        given_up = [fail_unit(unit, failure, config) for unit, failure in commit.given_up]
+        rows, failures = self._store.commit(commit.plan, [*self._held, *given_up], config, self.scan_id)
+        self._held.clear()
+        self._store.record(commit.target.part_key, [], self.scan_id)
+        counts = self.counts
+        counts.ok += sum(row.status == RowStatus.OK for row in rows)
+        counts.skipped += sum(row.status == RowStatus.SKIPPED for row in rows)
+        counts.failed += sum(row.status == RowStatus.FAILED for row in rows)
+        counts.repos_done += 1
+        counts.repos_ok += not failures
+        counts.repos_failed += bool(failures)
+        self._failures += failures
+        for failure in failures:
+            self._progress.note(f"{commit.plan.ref}: {failure.message}")
+
+    def _run_row(self, executor: Executor) -> RunRow:
+        config = self._request.config
+        return RunRow(
+            scan_id=self.scan_id,
+            config_fingerprint=config.fingerprint(),
+            config_json=config.to_json(),
+            code_version=code_version(),
+            estimator=ESTIMATOR,
+            hub_endpoint=self._request.endpoint,
+            schema_version=SCHEMA_VERSION,
+            started_at=datetime.now(UTC),
+            status="running",
+            versions=_versions(),
+            devices={self._request.device: executor.workers},
+        )
+
+    def _finished(self, run: RunRow) -> RunRow:
+        counts = self.counts
+        return replace(
+            run,
+            finished_at=datetime.now(UTC),
+            status="stopped" if self._stopped else "finished",
+            num_repos=counts.repos,
+            num_repos_done_before=counts.repos_done_before,
+            num_repos_ok=counts.repos_ok,
+            num_repos_failed=counts.repos_failed,
+            num_matrices=counts.ok + counts.skipped + counts.failed,
+            num_ok=counts.ok,
+            num_skipped=counts.skipped,
+            num_failed=counts.failed,
+            bytes_read=counts.bytes_read,
+            wall_secs=time.monotonic() - self._started,
+            compute_secs=counts.compute_secs,
+            wait_secs=counts.wait_secs,
+        )
+
+
+def _token(request: Request) -> str | bool | None:
+    """The token itself rather than its place, since workers may run on other machines."""
+    if request.token is not None or all(target.root is not None for target in request.targets):
+        return request.token
+    from scanner.sources.hub import stored_token
+
+    return stored_token() or False
+
+
+@contextmanager
+def _executor(request: Request, settings: WorkerSettings, scan: _Scan) -> Iterator[Executor]:
+    executor: Executor
+    if _takes_ray(request, settings, scan):
+        from jobs.actors import RayActors
+
+        executor = RayActors(settings, request.workers, request.ray_address)
+    else:
+        executor = InProcess(settings)
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+def _takes_ray(request: Request, settings: WorkerSettings, scan: _Scan) -> bool:
+    """Ray for a cluster, for several workers, or for minutes of estimated work; this process otherwise."""
+    if request.engine != "auto":
+        return request.engine == "ray"
+    if request.ray_address is not None or (request.workers or 1) > 1:
+        return True
+    if request.workers == 1:
+        return False
+    with closing(InProcess(settings)) as executor:
+        return scan.plan_first(executor, _PLANNED_FIRST) > LOCAL_SECONDS
+
+
+@contextmanager
+def _draining(stop: Callable[[], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM calls `stop`; the next one has its usual effect."""
+
+    def first(signum: int, _: FrameType | None) -> None:
+        signal.signal(signum, usual[signum])
+        stop()
+
+    usual = {int(sig): signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for sig in usual:
+            signal.signal(sig, first)
+        yield
+    finally:
+        for sig, handler in usual.items():
+            signal.signal(sig, handler)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": python_version()}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,147 @@
+"""How a scan looks while it runs: a live bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+_LINE_EVERY = 10.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a scan has done so far. `cost` is arithmetic, the measure of the remaining time."""
+
+    repos: int = 0
+    repos_planned: int = 0
+    repos_done: int = 0
+    repos_done_before: int = 0
+    repos_ok: int = 0
+    repos_failed: int = 0
+    planned: int = 0
+    ok: int = 0
+    skipped: int = 0
+    failed: int = 0
+    tensors_done: int = 0
+    bytes_read: int = 0
+    compute_secs: float = 0.0
+    wait_secs: float = 0.0
+    cost: float = 0.0
+    cost_done: float = 0.0
+
+
+class Progress(Protocol):
+    """Shows counts, and notes between them."""
+
+    def update(self, counts: Counts) -> None:
+        """Show where the scan stands."""
+
+    def note(self, text: str) -> None:
+        """Tell one thing that happened."""
+
+
+@contextmanager
+def progress(stream: TextIO = sys.stderr) -> Iterator[Progress]:
+    """The display that fits `stream`."""
+    if stream.isatty():
+        with _live(stream) as display:
+            yield display
+    else:
+        yield _Lines(stream)
+
+
+@contextmanager
+def quiet_progress() -> Iterator[Progress]:
+    """Shows nothing."""
+    yield _Silence()
+
+
+def describe(counts: Counts, elapsed: float) -> str:
+    """One line: repositories, tensors, rate, time left."""
+    rate = counts.bytes_read / max(elapsed, 1e-9)
+    return (
+        f"{counts.repos_done}/{counts.repos} repositories, {counts.tensors_done}/{counts.planned} tensors, "
+        f"{_bytes(counts.bytes_read)} at {_bytes(rate)}/s, {_left(counts, elapsed)}"
+    )
+
+
+class _Silence:
+    def update(self, counts: Counts) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+class _Lines:
+    """A line every ten seconds, and every note."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._start = time.monotonic()
+        self._last = self._start
+
+    def update(self, counts: Counts) -> None:
+        now = time.monotonic()
+        if now - self._last >= _LINE_EVERY:
+            self._last = now
+            self.note(describe(counts, now - self._start))
+
+    def note(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+@contextmanager
+def _live(stream: TextIO) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(file=stream)
+    with Bars(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        console=console,
+        transient=True,
+    ) as bars:
+        task = bars.add_task("planning", total=None)
+        start = time.monotonic()
+
+        class Live:
+            def update(self, counts: Counts) -> None:
+                line = describe(counts, time.monotonic() - start)
+                total = counts.cost or None
+                bars.update(task, description=line, completed=counts.cost_done, total=total)
+
+            def note(self, text: str) -> None:
+                console.print(text, style="yellow", markup=False, highlight=False)
+
+        yield Live()
+
+
+def _left(counts: Counts, elapsed: float) -> str:
+    """Time left by arithmetic; repositories not planned yet count as average ones."""
+    if not counts.cost_done or not counts.repos_planned:
+        return "estimating"
+    total = counts.cost * max(counts.repos - counts.repos_done_before, 1) / counts.repos_planned
+    return f"about {_seconds(elapsed * max(total / counts.cost_done - 1, 0))} left"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _seconds(secs: float) -> str:
+    minutes, rest = divmod(round(secs), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    )

@@ -1,0 +1,81 @@
+"""Runs a job, in whichever process: holds the sources and the device, turns errors into events."""
+
+from dataclasses import dataclass, field
+
+from threadpoolctl import threadpool_limits
+
+from scanner.pipeline import failure_of, plan_repository, run_unit
+from scanner.sources.base import Source
+from scanner.sources.targets import open_source
+from schemas.config import ScanConfig, WorkLimits
+from schemas.errors import ScanError
+from schemas.events import Event, Failed, Job, PinJob, Pinned, PlanJob, Planned, Scanned, UnitJob
+from schemas.results import FailureKind, Stage
+from schemas.rows import Failure
+from schemas.work import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """Everything a worker is told once. The token is kept out of its repr."""
+
+    config: ScanConfig
+    limits: WorkLimits
+    device: str = "cpu"
+    endpoint: str | None = None
+    token: str | bool | None = field(default=None, repr=False)
+
+
+class Worker:
+    """Runs one job at a time on one BLAS thread."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._hub: Source | None = None
+
+    def run(self, job: Job) -> Event:
+        """Do the job; whatever goes wrong comes back as Failed."""
+        try:
+            return self._do(job)
+        except ScanError as error:
+            return Failed(job, job_failure(job, error))
+        except Exception as error:  # noqa: BLE001 - the one broad except: a surprise becomes a Failure row
+            surprise = ScanError(FailureKind.INTERNAL, f"{type(error).__name__}: {error}")
+            return Failed(job, job_failure(job, surprise))
+
+    def close(self) -> None:
+        """Release connections."""
+        if self._hub is not None:
+            self._hub.close()
+
+    def _do(self, job: Job) -> Event:
+        settings, source = self._settings, self._source(job.target)
+        match job:
+            case PinJob(target=target):
+                return Pinned(job, source.repository(target.repo_id, target.revision))
+            case PlanJob(target=target, repository=repository):
+                origin = "local" if target.root is not None else settings.endpoint or ""
+                plan = plan_repository(source, repository, settings.config, settings.limits, origin)
+                return Planned(job, plan)
+            case UnitJob(unit=unit):
+                with threadpool_limits(limits=1):
+                    return Scanned(job, run_unit(source, unit, settings.config, settings.device))
+
+    def _source(self, target: Target) -> Source:
+        """The hub's source is kept, with its connections; a local one holds nothing."""
+        if target.root is not None:
+            return open_source(target)
+        if self._hub is None:
+            self._hub = open_source(target, self._settings.endpoint, self._settings.token)
+        return self._hub
+
+
+def job_failure(job: Job, error: ScanError) -> Failure:
+    """The failure of a whole job, in the place it was about."""
+    match job:
+        case PinJob(target=target):
+            return failure_of(error, Stage.RESOLVE, target.repo_id)
+        case PlanJob(repository=repository):
+            return failure_of(error, Stage.PLAN, repository.ref.repo_id, repository.ref.revision)
+        case UnitJob(unit=unit):
+            return failure_of(error, Stage.READ, unit.repo.repo_id, unit.repo.revision)

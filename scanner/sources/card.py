@@ -1,0 +1,150 @@
+"""Model cards, which anyone may write anything into, made into a few bounded facts.
+
+Texts lose control characters and lone surrogates and are cut at 512 characters; a card keeps only small
+values of plain types. Nothing here raises on any input.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime
+from typing import Any
+
+import yaml
+
+from schemas.refs import RepoFacts
+
+MAX_TEXT = 512
+MAX_FRONT_MATTER = 64 << 10
+_MAX_KEYS = 128
+_MAX_NODES = 256
+_MAX_DEPTH = 6
+_MAX_TAGS = 256
+_MAX_COUNT = (1 << 63) - 1
+
+_FRONT_MATTER = re.compile(r"\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
+_EVALUATIONS = re.compile(r"^model-index:.*\n(?:(?:[ \t-].*)?\n)*", re.MULTILINE)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class _TooMuch(Exception):
+    """A card value beyond the bounds."""
+
+
+class _NoAliases(yaml.SafeLoader):
+    """YAML without `*alias`, by which a few lines unfold into gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose the next node. Raises YAMLError if it is an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
+
+
+def facts_from_readme(readme: bytes) -> RepoFacts:
+    """The facts that the front matter of a README.md states."""
+    return facts_from_card(front_matter(readme))
+
+
+def facts_from_card(card: object, info: Mapping[str, object] | None = None) -> RepoFacts:
+    """The facts of a card's mapping, with the hub's own statements over it.
+
+    `info` may hold library_name, pipeline_tag, downloads, likes, last_modified and tags, as the hub's API
+    names them; the tags also stand in for a missing licence or base model.
+    """
+    stated: Mapping[Any, Any] = card if isinstance(card, Mapping) else {}
+    info = info or {}
+    tags = tuple(_texts(info.get("tags") or stated.get("tags")))[:_MAX_TAGS]
+    return RepoFacts(
+        library_name=_text(info.get("library_name")) or _text(stated.get("library_name")),
+        pipeline_tag=_text(info.get("pipeline_tag")) or _text(stated.get("pipeline_tag")),
+        license=", ".join(_texts(stated.get("license")))[:MAX_TEXT] or _tagged(tags, "license"),
+        base_model=next(_texts(stated.get("base_model")), None) or _tagged(tags, "base_model"),
+        downloads=_count(info.get("downloads")),
+        likes=_count(info.get("likes")),
+        last_modified=_moment(info.get("last_modified")),
+        tags=tags,
+        card=bounded_card(stated),
+    )
+
+
+def front_matter(readme: bytes) -> dict[str, Any]:
+    """The YAML mapping between the leading `---` lines; empty where there is none to be read.
+
+    Evaluation results (`model-index`) are left out: they are most of a large card. What is then above
+    64 KiB, or uses aliases, or is no YAML, counts as no card.
+    """
+    text = readme[: 64 * MAX_FRONT_MATTER].decode("utf-8", errors="replace")
+    match = _FRONT_MATTER.match(text)
+    block = _EVALUATIONS.sub("", match.group(1)) if match else ""
+    if len(block) > MAX_FRONT_MATTER:
+        return {}
+    try:
+        card = yaml.load(block, _NoAliases)
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def bounded_card(card: Mapping[Any, Any]) -> dict[str, Any]:
+    """The entries of a card that are small and plain: at most 128 keys of 256 values, 6 levels deep."""
+    kept: dict[str, Any] = {}
+    for key, value in card.items():
+        if len(kept) == _MAX_KEYS:
+            break
+        try:
+            if isinstance(key, str) and value is not None:
+                kept[_clean(key)] = _plain(value, [_MAX_NODES], _MAX_DEPTH)
+        except _TooMuch:
+            continue
+    return kept
+
+
+def _plain(value: object, budget: list[int], depth: int) -> Any:
+    budget[0] -= 1
+    if budget[0] < 0 or depth < 0:
+        raise _TooMuch
+    if isinstance(value, Mapping):
+        named = ((key, item) for key, item in value.items() if isinstance(key, str))
+        return {_clean(key): _plain(item, budget, depth - 1) for key, item in named}
+    if isinstance(value, list | tuple):
+        return [_plain(item, budget, depth - 1) for item in value]
+    return _scalar(value)
+
+
+def _scalar(value: object) -> str | int | float | bool | None:
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) <= _MAX_COUNT):
+        return value
+    return value if isinstance(value, float) and math.isfinite(value) else None
+
+
+def _clean(text: str) -> str:
+    return _UNPRINTABLE.sub("\ufffd", text[:MAX_TEXT])
+
+
+def _text(value: object) -> str | None:
+    return (_clean(value).strip() or None) if isinstance(value, str) else None
+
+
+def _texts(value: object) -> Iterator[str]:
+    items: Iterable[object] = value if isinstance(value, list | tuple) else (value,)
+    return (text for text in map(_text, items) if text)
+
+
+def _tagged(tags: Iterable[str], name: str) -> str | None:
+    """The value of the first tag `name:value`."""
+    return next((tag.partition(":")[2] for tag in tags if tag.startswith(f"{name}:")), None) or None
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
+
+
+def _moment(value: object) -> datetime | None:
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
