@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
+from jobs.exitcodes import Exit
+
 _FORMATS = ("table", "csv", "json", "parquet")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-EXIT_USER, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 Command = Callable[..., Any]
 
@@ -80,7 +80,7 @@ def cli() -> None:
 )
 @click.option("--ray-address", help="A running Ray cluster: HOST:PORT, ray://HOST:PORT or auto.")
 @click.option(
-    "--profile", type=click.Choice(["default", "weightwatcher"]), default="default", show_default=True
+    "--profile", type=click.Choice(["default", "full", "weightwatcher"]), default="default", show_default=True
 )
 @click.option(
     "--config",
@@ -88,6 +88,7 @@ def cli() -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="TOML with overrides of any rule or threshold.",
 )
+@click.option("--dry-run", is_flag=True, help="Read headers only; tell bytes, time and memory.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only the summary.")
 def scan(targets: tuple[str, ...], **options: Any) -> int:
     r"""Scan models into a lake.
@@ -101,7 +102,6 @@ def scan(targets: tuple[str, ...], **options: Any) -> int:
     \b
     Exit codes: 0 all read; 3 finished, but something failed (named); 1 your input; 2 usage.
     """
-    _one_thread()
     from jobs.commands import scan as run
 
     return run(targets, **options)
@@ -114,13 +114,15 @@ def scan(targets: tuple[str, ...], **options: Any) -> int:
 def leaderboard(lake: Path, form: str | None, output: Path | None, limit: int) -> None:
     """Rank models inside strata of comparable ones.
 
-    Lower alpha_hill is better trained, by the theory; log_spectral_norm shows the scale beside the shape.
+    Lower alpha_hill (the shape of the spectra) is better trained, by the theory; scale, the mean log10 of
+    the largest eigenvalue, stands beside it. weak counts layers whose alpha is weak evidence.
     Strata of fewer than five models are listed without a rank.
     """
     from jobs import questions
     from jobs.output import emit
 
-    emit(questions.leaderboard(lake, limit, brief=_brief(form, output)), form, output)
+    table = questions.leaderboard(lake, limit, brief=_brief(form, output))
+    emit(table, form, output, section=questions.STRATUM)
 
 
 @cli.command()
@@ -224,7 +226,6 @@ def demo(model: Path | None, folder: Path | None, fresh: bool) -> int:
     Serves all-MiniLM-L6-v2 and four variants of it (one untrained, one with a collapsed layer) on
     loopback, scans them through the Hub's own client with a local Ray, and shows what came out.
     """
-    _one_thread()
     from jobs.demo import run_demo
 
     return run_demo(model, folder, fresh)
@@ -256,6 +257,7 @@ def main() -> None:
 
 
 def _main(arguments: list[str]) -> int:
+    _one_thread()
     from schemas.errors import UsageError
 
     try:
@@ -263,14 +265,14 @@ def _main(arguments: list[str]) -> int:
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
-        return EXIT_USAGE
+        return Exit.USAGE
     except UsageError as error:
         click.echo(f"error: {error}", err=True)
-        return EXIT_USER
+        return Exit.USER
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
+        return Exit.INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # click and rich turn a closed pipe into SystemExit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code if isinstance(code, int) else 0

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from jobs.cli import EXIT_INTERRUPTED, EXIT_SOME_FAILED
 from jobs.driver import Request, Summary, run_scan
-from jobs.progress import progress, quiet_progress
+from jobs.exitcodes import Exit
+from jobs.output import emit
+from jobs.progress import placed, progress, quiet_progress
 from scanner.sources.targets import parse_targets
 from schemas.config import ScanConfig, from_toml, profile_config
 from schemas.errors import UsageError
@@ -25,6 +26,7 @@ def scan(
     profile: str,
     config_file: Path | None,
     quiet: bool,
+    dry_run: bool,
 ) -> int:
     """Run the scan and tell how it went; returns the exit code."""
     config: ScanConfig = from_toml(config_file, profile) if config_file else profile_config(profile)
@@ -42,10 +44,30 @@ def scan(
         ray_address=ray_address,
         endpoint=endpoint.rstrip("/"),
     )
+    if dry_run:
+        return tell(request)
     with (quiet_progress if quiet else progress)() as display:
         summary = run_scan(request, display)
     report(summary, lake)
     return exit_code(summary)
+
+
+def tell(request: Request) -> Exit:
+    """Print what the scan would cost; nothing is scanned and no lake is touched."""
+    from jobs.forecast import as_table, forecast
+
+    forecasts = forecast(request)
+    emit(as_table(forecasts), None, None, "the costliest first; seconds of one core of this machine")
+    workers = request.workers or 1
+    seconds = sum(f.core_seconds for f in forecasts)
+    click.echo(
+        f"{len(forecasts)} targets, {sum(f.matrices for f in forecasts)} matrices, "
+        f"{sum(f.mbytes for f in forecasts):.1f} MB to read, about {seconds:.0f} s of one core, "
+        f"{seconds / workers:.0f} s on {workers} worker{'s' * (workers > 1)}, "
+        f"up to {max((f.peak_mbytes for f in forecasts), default=0):.0f} MB a worker",
+        err=True,
+    )
+    return Exit.SOME_FAILED if any(f.problem for f in forecasts) else Exit.OK
 
 
 def choose_device(wanted: str) -> str:
@@ -65,8 +87,8 @@ def choose_device(wanted: str) -> str:
 def exit_code(summary: Summary) -> int:
     """0 all read, 3 something failed, 130 stopped by a signal."""
     if summary.stopped:
-        return EXIT_INTERRUPTED
-    return EXIT_SOME_FAILED if summary.failures else 0
+        return Exit.INTERRUPTED
+    return Exit.SOME_FAILED if summary.failures else Exit.OK
 
 
 def report(summary: Summary, lake: Path) -> None:
@@ -82,8 +104,7 @@ def report(summary: Summary, lake: Path) -> None:
         f"waiting {counts.wait_secs:.1f} s",
     ]
     for failure in summary.failures[:_NAMED]:
-        where = " ".join(filter(None, (failure.repo_id, failure.file, failure.tensor)))
-        lines.append(f"  failed {where}: {failure.kind}: {failure.message}")
+        lines.append(f"  failed ({failure.kind}) {placed(failure)}")
     if len(summary.failures) > _NAMED:
         lines.append(
             f"  and {len(summary.failures) - _NAMED} more: hubspectra status --failures --lake {lake}"

@@ -57,7 +57,7 @@ def run_demo(model: Path | None, folder: Path | None, fresh: bool) -> int:
         summary = run_scan(request, display)
     report(summary, lake)
     click.echo("\nLeaderboard (alpha_hill: lower is heavier-tailed, better trained by the theory)")
-    emit(questions.leaderboard(lake, 20, brief=True), "table", None)
+    emit(questions.leaderboard(lake, 20, brief=True), "table", None, section=questions.STRATUM)
     click.echo("\nFindings")
     emit(questions.headlines(lake), "table", None)
     click.echo(_next_steps(lake, hub))

@@ -16,7 +16,7 @@ from typing import Protocol
 from jobs.inprocess import InProcess
 from jobs.leaderboard import ask
 from jobs.ledger import Ledger
-from jobs.progress import Counts, Progress
+from jobs.progress import Counts, Progress, placed
 from jobs.store import Store
 from jobs.worker import WorkerSettings
 from scanner.pipeline import fail_unit
@@ -41,9 +41,6 @@ from schemas.work import Target, UnitResult
 
 LOCAL_SECONDS = 180.0
 """Estimated compute beyond which `auto` takes Ray."""
-
-FLOPS = 2e10
-"""What one core sustains on Gram matrices and eigenvalues (measured 1e10 .. 4e10, float64)."""
 
 _PLANNED_FIRST = 4
 _TICK = 0.5
@@ -94,20 +91,20 @@ class Summary:
 
 
 def run_scan(request: Request, progress: Progress) -> Summary:
-    """Scan every target into the lake. Raises UsageError when the lake or Ray can't be used.
+    """Scan every target into the lake. Raises UsageError when the lake, the endpoint or Ray can't be used.
 
     Failures of repositories are rows, not exceptions. SIGINT and SIGTERM finish what is under way and
     return; a second one interrupts.
     """
+    settings = WorkerSettings(
+        config=request.config,
+        limits=request.limits,
+        device=request.device,
+        endpoint=request.endpoint,
+        token=_token(request),
+    )
     with ExitStack() as stack:
         store = stack.enter_context(Store.writing(request.lake))
-        settings = WorkerSettings(
-            config=request.config,
-            limits=request.limits,
-            device=request.device,
-            endpoint=request.endpoint,
-            token=_token(request),
-        )
         scan = _Scan(request, store, progress)
         executor = stack.enter_context(_executor(request, settings, scan))
         stack.enter_context(_draining(scan.stop))
@@ -129,7 +126,7 @@ class _Scan:
         self._stopped = False
         self._started = time.monotonic()
         self.counts = Counts(repos=len(request.targets))
-        self.scan_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        self.scan_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(2)}"
 
     def stop(self) -> None:
         """Start nothing more."""
@@ -168,7 +165,7 @@ class _Scan:
             executor.submit(job)
             for event in executor.wait(_TICK):
                 self._account(event, self._ledger.handle(event, time.monotonic()))
-        return self.counts.cost / FLOPS * self.counts.repos / max(self.counts.repos_planned, 1)
+        return self.counts.cost * self.counts.repos / max(self.counts.repos_planned, 1)
 
     def _account(self, event: Event, commands: Sequence[Command]) -> None:
         counts = self.counts
@@ -201,7 +198,7 @@ class _Scan:
                 self._failures += self._store.record(target.part_key, [failure], self.scan_id)
                 self.counts.repos_done += 1
                 self.counts.repos_failed += 1
-                self._progress.note(f"{target}: {failure.message}")
+                self._progress.note(placed(failure))
             case Note(text=text):
                 self._progress.note(text)
 
@@ -229,7 +226,7 @@ class _Scan:
         counts.repos_failed += bool(failures)
         self._failures += failures
         for failure in failures:
-            self._progress.note(f"{commit.plan.ref}: {failure.message}")
+            self._progress.note(placed(failure))
 
     def _run_row(self, executor: Executor) -> RunRow:
         config = self._request.config
@@ -269,12 +266,17 @@ class _Scan:
 
 
 def _token(request: Request) -> str | bool | None:
-    """The token itself rather than its place, since workers may run on other machines."""
-    if request.token is not None or all(target.root is not None for target in request.targets):
-        return request.token
-    from scanner.sources.hub import stored_token
+    """The token itself rather than its place, since workers may run on other machines.
 
-    return stored_token() or False
+    Raises ConfigError where no hub can be asked with this endpoint and token.
+    """
+    if all(target.root is not None for target in request.targets):
+        return request.token
+    from scanner.sources.hub import HubSource, stored_token
+
+    token = (stored_token() or False) if request.token is None else request.token
+    HubSource(request.endpoint, token).close()
+    return token
 
 
 @contextmanager

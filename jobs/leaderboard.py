@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 
 from jobs.store import open_lake
-from schemas.errors import UsageError
+from schemas.errors import LakeError, UsageError
 
 TABLE_VIEWS = ("layers", "repositories", "failures", "runs")
 SQL_VIEWS = ("models", "leaderboard", "flags", "weightwatcher")
@@ -26,11 +26,14 @@ def view_sql(lake: Path) -> str:
 
 
 def connect(lake: Path) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the lake's views. Raises LakeError when there is no lake."""
+    """An in-memory DuckDB with the lake's views. Raises LakeError when there is no lake or it is damaged."""
     open_lake(lake)
     connection = duckdb.connect(config={"threads": 2})
     connection.execute("SET TimeZone='UTC'")
-    connection.execute(view_sql(lake))
+    try:
+        connection.execute(view_sql(lake))
+    except duckdb.Error as error:
+        raise LakeError(f"lake {lake} is damaged: {error}") from error
     return connection
 
 
@@ -38,7 +41,10 @@ def ask(lake: Path, query: str, parameters: list[Any] | None = None) -> Any:
     """Arrow table of the answer. Raises UsageError with DuckDB's own words when the query is wrong."""
     with connect(lake) as connection:
         try:
-            return connection.sql(query, params=parameters or []).to_arrow_table()
+            answer = connection.sql(query, params=parameters or [])
+            if answer is None:
+                raise UsageError("SQL: the query has no answer; give a SELECT")
+            return answer.to_arrow_table()
         except duckdb.Error as error:
             raise UsageError(f"SQL: {error}") from error
 

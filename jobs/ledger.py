@@ -67,7 +67,7 @@ class Ledger:
         self._targets: deque[PinJob | PlanJob] = deque(PinJob(target) for target in targets)
         self._units: list[tuple[float, int, UnitJob]] = []
         self._later: list[tuple[float, int, Job]] = []
-        self._tried: Counter[str] = Counter()
+        self._tried: Counter[tuple[type[Job], str]] = Counter()
         self._repos: dict[Target, _Repo] = {}
         self._met: set[RepoRef] = set()
         self._under_way = 0
@@ -144,8 +144,8 @@ class Ledger:
     def _failed(self, event: Failed | Lost, now: float) -> tuple[Command, ...]:
         job, failure = event.job, event.failure
         name = _name(job)
-        self._tried[name] += 1
-        tries = self._tried[name]
+        self._tried[type(job), name] += 1
+        tries = self._tried[type(job), name]
         if failure.retryable and tries < self._limits.attempts:
             delay = self._limits.backoff * 2 ** (tries - 1)
             self._order += 1

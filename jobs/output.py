@@ -2,46 +2,85 @@
 
 import csv
 import json
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.errors import UsageError
+
 FORMATS = ("table", "csv", "json", "parquet")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def emit(table: pa.Table, form: str | None, output: Path | None, title: str = "") -> None:
-    """Write `table` to a file or standard output; by default a table on a terminal, CSV in a pipe."""
+def emit(
+    table: pa.Table, form: str | None, output: Path | None, title: str = "", section: str | None = None
+) -> None:
+    """Write `table` to a file or standard output; by default a table on a terminal, CSV in a pipe.
+
+    As a table for people, rows that share the column `section` get a table of their own, headed by it.
+    Raises UsageError when the file cannot be written.
+    """
     if output is not None:
-        form = form or output.suffix.lstrip(".")
-        if form == "parquet":
-            pq.write_table(table, output, compression="zstd")
-            return
-        with output.open("w", encoding="utf-8", newline="") as stream:
-            _text(table, form if form in FORMATS else "csv", stream, title)
+        try:
+            _file(table, form or output.suffix.lstrip("."), output, title)
+        except OSError as error:
+            raise UsageError(f"cannot write {output}: {error.strerror}") from error
         return
     form = form or ("table" if sys.stdout.isatty() else "csv")
-    if form == "parquet":
+    if form == "table" and section in table.column_names:
+        for heading, part in _sections(table, section):
+            _rich(part, sys.stdout, heading)
+    elif form == "parquet":
         _parquet(table, sys.stdout.buffer)
     else:
         _text(table, form, sys.stdout, title)
 
 
+def _file(table: pa.Table, form: str, output: Path, title: str) -> None:
+    if form == "parquet":
+        with output.open("wb") as binary:
+            pq.write_table(table, binary, compression="zstd")
+        return
+    with output.open("w", encoding="utf-8", newline="") as stream:
+        _text(table, form if form in FORMATS else "csv", stream, title)
+
+
 def _text(table: pa.Table, form: str, stream: TextIO, title: str) -> None:
     if form == "json":
-        rows = table.to_pylist(maps_as_pydicts="strict")
+        rows = [dict(zip(table.column_names, map(_plain, row), strict=True)) for row in _rows(table)]
         stream.write(json.dumps(rows, default=_jsonable, allow_nan=False, indent=1) + "\n")
     elif form == "csv":
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(table.column_names)
-        writer.writerows([_cell(value) for value in row.values()] for row in table.to_pylist())
+        writer.writerows(map(_cell, row) for row in _rows(table))
     else:
         _rich(table, stream, title)
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """Rows by position: a query may give two columns one name."""
+    if not table.num_columns:
+        return iter([])
+    return zip(*(column.to_pylist(maps_as_pydicts="strict") for column in table.columns), strict=True)
+
+
+def _sections(table: pa.Table, column: str | None) -> Iterator[tuple[str, pa.Table]]:
+    """Runs of rows with one value in `column`, without that column."""
+    values = table.column(column).to_pylist()
+    rest = table.drop_columns([column])
+    start = 0
+    for value, run in groupby(values):
+        length = len(list(run))
+        yield _shown(value), rest.slice(start, length)
+        start += length
 
 
 def _parquet(table: pa.Table, stream: BinaryIO) -> None:
@@ -52,16 +91,17 @@ def _parquet(table: pa.Table, stream: BinaryIO) -> None:
 
 
 def _rich(table: pa.Table, stream: TextIO, title: str) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=title or None, title_justify="left", header_style="bold", row_styles=("", "dim"))
+    shown = Table(title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     for field in table.schema:
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
         shown.add_column(field.name, justify="right" if number else "left", overflow="fold", no_wrap=number)
-    for row in table.to_pylist():
-        shown.add_row(*(Text(_shown(value)) for value in row.values()))
+    for row in _rows(table):
+        shown.add_row(*(Text(_shown(value)) for value in row))
     width = None if stream.isatty() else 200
     Console(file=stream, width=width, highlight=False).print(shown)
 
@@ -92,5 +132,18 @@ def _cell(value: Any) -> Any:
     return value
 
 
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
 def _jsonable(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
     return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
+from schemas.rows import Failure
+
 _LINE_EVERY = 10.0
 
 
@@ -43,8 +45,9 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress(stream: TextIO = sys.stderr) -> Iterator[Progress]:
-    """The display that fits `stream`."""
+def progress(stream: TextIO | None = None) -> Iterator[Progress]:
+    """The display that fits `stream`, by default standard error."""
+    stream = stream or sys.stderr
     if stream.isatty():
         with _live(stream) as display:
             yield display
@@ -65,6 +68,13 @@ def describe(counts: Counts, elapsed: float) -> str:
         f"{counts.repos_done}/{counts.repos} repositories, {counts.tensors_done}/{counts.planned} tensors, "
         f"{_bytes(counts.bytes_read)} at {_bytes(rate)}/s, {_left(counts, elapsed)}"
     )
+
+
+def placed(failure: Failure) -> str:
+    """The message of a failure, after its place where the message does not begin with it."""
+    if failure.message.startswith(failure.repo_id):
+        return failure.message
+    return " ".join(filter(None, (failure.repo_id, failure.file, failure.tensor))) + f": {failure.message}"
 
 
 class _Silence:

@@ -5,6 +5,7 @@ from typing import Any
 
 from jobs.leaderboard import ask
 from schemas.errors import UsageError
+from schemas.results import FlagKind
 
 _SEVERITY = """
 CASE
@@ -22,17 +23,18 @@ _RANK_OF_FLAG = (
     "'over_trained', 'under_trained', 'random_like'], flag)"
 )
 
+STRATUM = "stratum"
+
 _FINDINGS = "list_sort(list_filter(flags, lambda f: f NOT IN ('fit_unreliable', 'no_tail')))"
 
 
 def leaderboard(lake: Path, limit: int, brief: bool) -> Any:
-    """The leaderboard; `brief` keeps what fits a terminal."""
+    """The leaderboard; `brief` keeps what fits a terminal, with the stratum in the column STRATUM."""
     columns = (
-        "stratum_rank AS rank, repo_id, round(alpha_hill_mean, 3) AS alpha_hill, "
-        "round(alpha_mean, 2) AS alpha, "
-        f"round(log_spectral_norm_mean, 2) AS log_spectral_norm, num_counted AS layers, "
-        f"num_fit_unreliable AS weak_fits, dtype_main AS dtype, status, {_FINDINGS} AS findings, "
-        "stratum_key AS stratum"
+        f"stratum_key AS {STRATUM}, stratum_rank AS rank, concat_ws(' ', repo_id, component) AS model, "
+        "round(alpha_hill_mean, 3) AS alpha_hill, round(alpha_mean, 2) AS alpha, "
+        "round(log_spectral_norm_mean, 2) AS scale, num_counted AS layers, "
+        f"num_fit_unreliable AS weak, {_FINDINGS} AS findings"
         if brief
         else "*"
     )
@@ -41,18 +43,13 @@ def leaderboard(lake: Path, limit: int, brief: bool) -> Any:
 
 def layers(lake: Path, repo_id: str, limit: int, brief: bool, everything: bool) -> Any:
     """Layers of the latest scan of one repository, worst first. Raises UsageError if it is not there."""
-    found = ask(
-        lake,
-        "SELECT revision, config_fingerprint FROM models WHERE repo_id = ? ORDER BY scanned_at DESC LIMIT 1",
-        [repo_id],
-    ).to_pylist()
-    if not found:
-        raise UsageError(_unknown(lake, repo_id))
+    latest = model(lake, repo_id)
     columns = (
-        "tensor, role, N, M, status, round(alpha, 2) AS alpha, round(alpha_stderr, 2) AS stderr, "
-        "round(D_ks, 3) AS D_ks, n_tail, round(stable_rank, 1) AS stable_rank, "
-        "round(log_spectral_norm, 2) AS log_spectral_norm, round(mp_softrank, 2) AS mp_softrank, phase, "
-        "coalesce(status_reason, '') AS reason, flags"
+        "concat_ws(' ', component, tensor, part, expert_id, slice_id) AS tensor, role, N, M, "
+        "round(alpha, 2) AS alpha, round(alpha_stderr, 2) AS stderr, round(D_ks, 3) AS D_ks, n_tail, "
+        "round(log_spectral_norm, 2) AS scale, phase, "
+        "CASE WHEN status = 'ok' THEN array_to_string(flags, ', ') "
+        "ELSE concat(status, ': ', status_reason) END AS findings"
         if brief
         else "*"
     )
@@ -63,18 +60,27 @@ def layers(lake: Path, repo_id: str, limit: int, brief: bool, everything: bool) 
         f"ORDER BY {_SEVERITY}, abs(scale_dev) DESC NULLS LAST, alpha DESC NULLS LAST, matrix_index "
         f"LIMIT {int(limit)}"
     )
-    return ask(lake, query, [repo_id, found[0]["revision"], found[0]["config_fingerprint"]])
+    return ask(lake, query, [repo_id, latest["revision"], latest["config_fingerprint"]])
 
 
 def model(lake: Path, repo_id: str) -> dict[str, Any]:
-    """The latest row of `models` for a repository."""
+    """The latest row of `models` for a repository. Raises UsageError if it is not there."""
     query = "SELECT * FROM models WHERE repo_id = ? ORDER BY scanned_at DESC LIMIT 1"
-    row: dict[str, Any] = ask(lake, query, [repo_id]).to_pylist(maps_as_pydicts="strict")[0]
-    return row
+    rows: list[dict[str, Any]] = ask(lake, query, [repo_id]).to_pylist(maps_as_pydicts="strict")
+    if not rows:
+        raise UsageError(_unknown(lake, repo_id))
+    return rows[0]
 
 
 def flags(lake: Path, kind: str | None, repo_id: str | None, limit: int, brief: bool) -> Any:
-    """Findings, the weighty kinds first; without a kind, unreliable fits are left to those who ask."""
+    """Findings, the weighty kinds first; without a kind, unreliable fits are left to those who ask.
+
+    Raises UsageError for a kind that does not exist and a repository that is not there.
+    """
+    if kind is not None and kind not in list(FlagKind):
+        raise UsageError(f"no such kind of finding: {kind}; choose one of {', '.join(FlagKind)}")
+    if repo_id is not None:
+        model(lake, repo_id)
     columns = "repo_id, flag, tensor, round(value, 4) AS value, round(threshold, 4) AS threshold, sentence"
     conditions, values = ["TRUE"], []
     if kind is not None:
@@ -124,6 +130,10 @@ def failures(lake: Path) -> Any:
 
 
 def _unknown(lake: Path, repo_id: str) -> str:
+    query = "SELECT message FROM failures WHERE repo_id = ? AND NOT resolved ORDER BY last_at DESC LIMIT 1"
+    failed = ask(lake, query, [repo_id]).column(0).to_pylist()
+    if failed:
+        return f"{repo_id} could not be scanned: {failed[0]}"
     near = ask(
         lake,
         "SELECT DISTINCT repo_id FROM repositories ORDER BY levenshtein(lower(repo_id), lower(?)) LIMIT 3",

@@ -1,16 +1,17 @@
 """The lake on disk: Parquet parts that appear whole or not at all, and are their own completion markers.
 
     lake.json                 what this folder is, and its schema version
-    layers/KEY.parquet        all rows of one repository: its presence means "done"
-    layers/KEY.retry.parquet  the same with units given up for now: the next scan completes it
-    repositories/KEY.parquet  the plan's promise and the hub's facts, one row a component
+    layers/KEY.parquet        all rows of one repository
+    repositories/KEY.parquet  the plan's promise and the hub's facts, one row a component: it means "done"
+    repositories/KEY.retry.parquet  the same with units given up for now: the next scan completes it
     failures/KEY.parquet      what failed, and what failed once and is resolved
     models/models.parquet     snapshot of the `models` view
     runs/SCAN.parquet         one row a scan
     staging/UNIT.parquet      finished units of an unfinished repository (UNIT.failures.parquet beside it)
 
-KEY names repository, commit and config, so the same work always has the same name. Layers are written
-last: whatever a crash leaves behind is either complete or redone.
+KEY names repository, commit and config, so the same work always has the same name. A repository's own part
+is written last: whatever a crash leaves behind is either complete or redone, and who sees a repository sees
+all its layers.
 """
 
 import json
@@ -89,8 +90,9 @@ class Store:
 
     def done(self) -> frozenset[str]:
         """Keys of the repositories that need no more work."""
-        names = (entry.name.removesuffix(".parquet") for entry in os.scandir(self.path / "layers"))
-        return frozenset(name for name in names if not name.endswith(_RETRY) and not name.startswith("_"))
+        names = (entry.name for entry in os.scandir(self.path / "repositories") if entry.name != _EMPTY)
+        keys = (name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
+        return frozenset(key for key in keys if not key.endswith(_RETRY))
 
     def staged(self) -> frozenset[str]:
         """Ids of the finished units of unfinished repositories."""
@@ -122,10 +124,9 @@ class Store:
         failures = [*plan.failures, *(failure for _, part in outcomes for failure in part)]
         about = [_completed(row, rows, plan, config, scan_id) for row in plan.components]
         recorded = self.record(key, failures, scan_id)
-        self._write("repositories", self._part("repositories", key), about)
+        self._write("layers", self._part("layers", key), rows)
         retry = any(failure.retryable for failure in failures)
-        self._part("layers", key + _RETRY).unlink(missing_ok=True)
-        self._write("layers", self._part("layers", key + _RETRY * retry), rows)
+        self._publish(key, about, retry)
         if not retry:
             self._clear(staged)
         return rows, recorded
@@ -161,6 +162,14 @@ class Store:
 
     def _part(self, table: str, key: str) -> Path:
         return self.path / table / f"{key}.parquet"
+
+    def _publish(self, key: str, about: Sequence[RepositoryRow], retry: bool) -> None:
+        """Write the repository's part under its one name; a retried one changes its name by a rename."""
+        done, unfinished = self._part("repositories", key), self._part("repositories", key + _RETRY)
+        again = unfinished.exists()
+        self._write("repositories", unfinished if retry or again else done, about)
+        if again and not retry:
+            unfinished.replace(done)
 
     def _unstage(self, unit_id: str) -> tuple[Sequence[LayerMetrics], Sequence[Failure]]:
         rows = self._read("layers", self._staging / f"{unit_id}.parquet")

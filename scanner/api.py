@@ -13,10 +13,11 @@ from scanner.spectra import eigen
 from scanner.weights import decode
 from scanner.weights.matrices import StoredWeights
 from schemas.config import ScanConfig, profile_config
+from schemas.errors import ScanError
 from schemas.refs import MatrixRef
-from schemas.results import FloatArray, Spectrum
+from schemas.results import FailureKind, FloatArray, Spectrum
 from schemas.rows import LayerMetrics
-from schemas.work import Target
+from schemas.work import RepoPlan, Target
 
 StateDict = Mapping[str, Any]
 
@@ -67,9 +68,7 @@ def read_matrices(target: str | Path | StateDict, **options: Any) -> Iterator[Ma
     matrices (see `scan`, which reports them) are passed over.
     """
     for source, where in _opened(target, **options):
-        plan = plan_repository(
-            source, source.repository(where.repo_id, where.revision), profile_config("default")
-        )
+        plan = _planned(source, where, profile_config("default"))
         for unit in plan.units:
             for ref in unit.matrices:
                 if ref.skip is None:
@@ -91,7 +90,7 @@ def scan(
     """
     config = config or profile_config(profile)
     for source, where in _opened(target, **options):
-        plan = plan_repository(source, source.repository(where.repo_id, where.revision), config)
+        plan = _planned(source, where, config)
         outcomes = (out for unit in plan.units for out in scan_unit(source, unit, config, device))
         yield from judge([out for out in outcomes if isinstance(out, LayerMetrics)], config.thresholds)
 
@@ -108,6 +107,15 @@ class _StoredArray:
 
     def block(self, rows: slice, columns: slice) -> FloatArray:
         return decode.to_float64(self._array[rows, columns], self._dtype)
+
+
+def _planned(source: Source, where: Target, config: ScanConfig) -> RepoPlan:
+    """The plan of a repository of which at least one file is readable."""
+    plan = plan_repository(source, source.repository(where.repo_id, where.revision), config)
+    if plan.failures and not plan.units:
+        first = plan.failures[0]
+        raise ScanError(FailureKind(first.kind), first.message, file=first.file)
+    return plan
 
 
 def _opened(target: str | Path | StateDict, **options: Any) -> Iterator[tuple[Source, Target]]:

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from scanner.spectra import eigen
+from scanner.spectra.alternatives import AlternativesFit, fit_alternatives
 from scanner.spectra.bulk import BulkFit, fit_bulk
+from scanner.spectra.erg import fit_erg
 from scanner.spectra.metrics import Norms, alpha_weighted, log_alpha_norm, norms
 from scanner.spectra.moments import Moments, MomentsAccumulator
+from scanner.spectra.null import NullFit, compare_to_null, null_seed, randomised
 from scanner.spectra.phases import classify
 from scanner.spectra.tailfit import fit_tail
 from scanner.spectra.weightwatcher import compat_row, ww_has_row, ww_sides
@@ -41,11 +44,11 @@ def measure(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig, device: 
         spectrum_method=spectrum.method,
         device=spectrum.device,
         estimator=ESTIMATOR,
-        null_status=BlockStatus.OFF,
-        alt_status=BlockStatus.OFF,
         base_status=BlockStatus.OFF,
         **_entries(moments),
         **_scores(spectrum, tail, config),
+        **_rivals(spectrum, tail, config),
+        **_null(ref, weights, spectrum, moments, config),
         **_weightwatcher(ref, spectrum, config),
     )
     counted = row.fit_ok and ref.role not in _UNCOUNTED
@@ -112,7 +115,12 @@ def _spectrum(
         if error.kind is FailureKind.OUT_OF_MEMORY and device != "cpu":
             return _spectrum(weights, config, "cpu", method)
         raise _explained(error, entries.result()) from error
-    return entries.result(), spectrum
+    moments = entries.result()
+    if moments.abs_max and spectrum.evals[-1] == 0:
+        raise NumericsError(
+            FailureKind.EIGENSOLVER_ERROR, "squares of the weights underflow float64: rescale the weights"
+        )
+    return moments, spectrum
 
 
 def _explained(error: NumericsError, moments: Moments) -> NumericsError:
@@ -160,7 +168,7 @@ def _scores(spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, 
     )
 
 
-def _columns(record: Norms | BulkFit | TailFit) -> dict[str, Any]:
+def _columns(record: Norms | BulkFit | TailFit | AlternativesFit | NullFit) -> dict[str, Any]:
     return {k: v for k, v in asdict(record).items() if k not in ("status", "estimator")}
 
 
@@ -169,17 +177,40 @@ def _derived(
 ) -> dict[str, Any]:
     share = config.thresholds.rank0_share
     phase = classify(scale, bulk, tail, spectrum.evals.size, share)
+    erg = asdict(fit_erg(spectrum.evals, tail)) if config.stages.erg else {}
     if tail.alpha is None:
-        return {"phase": phase}
-    return {
+        return {"phase": phase} | erg
+    return erg | {
         "phase": phase,
         "alpha_weighted": alpha_weighted(tail.alpha, scale.lambda_max),
         "log_alpha_norm": log_alpha_norm(spectrum.evals, tail.alpha),
     }
 
 
+def _rivals(spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, Any]:
+    if not config.stages.alternatives:
+        return {"alt_status": BlockStatus.OFF}
+    fit = fit_alternatives(spectrum.evals, tail, rules=config.tail)
+    return {"alt_status": fit.status} | _columns(fit)
+
+
+def _null(
+    ref: MatrixRef, weights: eigen.Weights, spectrum: Spectrum, moments: Moments, config: ScanConfig
+) -> dict[str, Any]:
+    """The same statistics of the same entries, shuffled."""
+    if not config.stages.null_model:
+        return {"null_status": BlockStatus.OFF}
+    repo, part = ref.tensor.file.repo, f"{ref.part} {ref.expert_id} {ref.slice_id}"
+    seed = null_seed(config.stages.seed, repo.repo_id, repo.revision, ref.tensor.name, part)
+    shuffled = eigen.solve(randomised(weights, seed), block=config.spectrum.block)
+    fit = compare_to_null(spectrum, shuffled, moments, config.bulk)
+    known = {"rand_seed": seed} if fit.status == BlockStatus.OK else {}
+    return {"null_status": fit.status} | known | _columns(fit)
+
+
 def _weightwatcher(ref: MatrixRef, spectrum: Spectrum, config: ScanConfig) -> dict[str, Any]:
-    if config.profile != "weightwatcher" or not ww_has_row(ref.tensor.shape, ref.tensor.name):
+    recut = ref.shape != ref.tensor.shape or ref.slice_id is not None
+    if config.profile != "weightwatcher" or recut or not ww_has_row(ref.tensor.shape, ref.tensor.name):
         return {}
     slices = spectrum.evals[None] if spectrum.slices is None else spectrum.slices
     n, m, _ = ww_sides(ref.tensor.shape)

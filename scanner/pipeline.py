@@ -5,10 +5,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import groupby
-from math import prod
+from math import isfinite, prod
 from time import perf_counter
 from typing import Any
 
@@ -16,9 +16,10 @@ from scanner.layer import measure, place
 from scanner.prefetch import prefetched
 from scanner.sources.base import Source, Span
 from scanner.weights.header import PREFIX, header_length, parse_header
+from scanner.weights.index import MAX_INDEX, shards_of_index
 from scanner.weights.matrices import StoredWeights, plan_matrices
 from scanner.weights.plan import plan_units
-from scanner.weights.selection import MAX_INDEX, WeightGroup, choose_files, shards_of_index
+from scanner.weights.selection import WeightGroup, choose_files
 from schemas.config import ScanConfig, WorkLimits, code_version
 from schemas.errors import FormatError, NumericsError, ScanError, SourceError
 from schemas.refs import FileRef, MatrixRef, RepoRef, Repository, TensorRef, WorkUnit
@@ -49,14 +50,14 @@ def plan_repository(
     components: list[RepositoryRow] = []
     failures: list[Failure] = []
     selection = choose_files(repository.files)
-    left_out = tuple(f"{file.path}: {reason}" for file, reason in selection.left_out)
     for group in selection.groups:
-        tensors, bad = _tensors(source, group, repository)
+        left_out = [f"{file.path}: {reason}" for file, reason in selection.left_out]
+        tensors, bad = _tensors(source, group, repository, left_out)
         matrices = plan_matrices(tensors, config.matrices, group.component, len(rows))
         rows += matrices
         failures += bad
         about = _component(source, group, repository, matrices, config)
-        components.append(replace(about, source=origin, num_files_failed=len(bad), left_out=left_out))
+        components.append(replace(about, source=origin, num_files_failed=len(bad), left_out=tuple(left_out)))
     return RepoPlan(
         ref=repository.ref,
         units=plan_units(repository.ref, rows, config, limits or WorkLimits()),
@@ -161,7 +162,9 @@ def _outcome(
     ref: MatrixRef, buffer: bytearray, config: ScanConfig, device: str
 ) -> Iterator[LayerMetrics | Failure]:
     try:
-        yield measure(ref, StoredWeights(ref, buffer), config, device)
+        row = measure(ref, StoredWeights(ref, buffer), config, device)
+        _require_numbers(row)
+        yield row
         return
     except NumericsError as error:
         failed = error
@@ -174,6 +177,14 @@ def _outcome(
     yield replace(_failed(ref, failure, config), num_nonfinite=failed.num_nonfinite)
 
 
+def _require_numbers(row: LayerMetrics) -> None:
+    """A NaN or Inf among the results is our fault, and must not reach a mean."""
+    values = ((field.name, getattr(row, field.name)) for field in fields(row))
+    bad = [name for name, value in values if isinstance(value, float) and not isfinite(value)]
+    if bad:
+        raise NumericsError(FailureKind.INTERNAL, f"not finite: {', '.join(bad)}")
+
+
 def _failed(ref: MatrixRef, failure: Failure, config: ScanConfig) -> LayerMetrics:
     return replace(
         place(ref, config),
@@ -184,12 +195,12 @@ def _failed(ref: MatrixRef, failure: Failure, config: ScanConfig) -> LayerMetric
 
 
 def _tensors(
-    source: Source, group: WeightGroup, repository: Repository
+    source: Source, group: WeightGroup, repository: Repository, left_out: list[str]
 ) -> tuple[list[TensorRef], list[Failure]]:
     ref = repository.ref
     tensors: list[TensorRef] = []
     failures: list[Failure] = []
-    files, named = _shards(source, group, repository, failures)
+    files, named = _shards(source, group, repository, failures, left_out)
     for file in files:
         try:
             tensors += read_header(source, file)
@@ -204,7 +215,11 @@ def _tensors(
 
 
 def _shards(
-    source: Source, group: WeightGroup, repository: Repository, failures: list[Failure]
+    source: Source,
+    group: WeightGroup,
+    repository: Repository,
+    failures: list[Failure],
+    left_out: list[str],
 ) -> tuple[Sequence[FileRef], frozenset[str]]:
     """Files to read and the tensor names their index promises; a broken index is a failure, not an end."""
     if group.index is None:
@@ -217,6 +232,7 @@ def _shards(
         error.file = group.index.path
         failures.append(failure_of(error, Stage.PLAN, ref.repo_id, ref.revision))
         return group.files, frozenset()
+    left_out += index.problems
     return index.files, frozenset(index.weight_map)
 
 
@@ -257,7 +273,7 @@ def _component(
 ) -> RepositoryRow:
     facts, settings = repository.facts, _settings(source, group.config)
     sizes: Counter[str] = Counter()
-    for tensor in {row.tensor.start: row.tensor for row in rows}.values():
+    for tensor in {(row.tensor.file.path, row.tensor.name): row.tensor for row in rows}.values():
         sizes[tensor.dtype] += prod(tensor.shape)
     architectures = settings.get("architectures")
     first = (

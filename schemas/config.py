@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from schemas.errors import ConfigError
 
-ProfileName = Literal["default", "weightwatcher"]
-PROFILES: tuple[ProfileName, ...] = ("default", "weightwatcher")
+ProfileName = Literal["default", "full", "weightwatcher"]
+PROFILES: tuple[ProfileName, ...] = ("default", "full", "weightwatcher")
 
 _STRICT: Any = {"extra": "forbid", "strict": False, "allow_inf_nan": False}
 
@@ -65,6 +65,20 @@ class BulkRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """What is computed beyond spectrum, tail and bulk; a stage that is off leaves its columns NULL.
+
+    erg: the trace-log condition (free). alternatives: rivals of the power law (about 1 ms a row).
+    null_model: one permutation of the entries (a second spectrum); `seed` decides which.
+    """
+
+    erg: bool = True
+    alternatives: bool = False
+    null_model: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
     """What counts as a finding. `ks_max` .. `alpha_excess` make a fit unreliable."""
 
@@ -96,6 +110,7 @@ class ScanConfig:
     spectrum: SpectrumRules = field(default_factory=SpectrumRules)
     tail: TailRules = field(default_factory=TailRules)
     bulk: BulkRules = field(default_factory=BulkRules)
+    stages: Stages = field(default_factory=Stages)
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def to_json(self) -> str:
@@ -127,13 +142,12 @@ def _fingerprint(config: ScanConfig) -> str:
 class WorkLimits:
     """How work is cut and retried; changes no number, so it is no part of the fingerprint.
 
-    unit_bytes, unit_cost: bounds of one work unit (bytes read; floating-point operations, 6e11 is
-    about a minute of one core). attempts: tries before a unit is given up. backoff: seconds before the
+    unit_bytes, unit_cost: bounds of one work unit (bytes read; estimated seconds of one core). attempts: tries before a unit is given up. backoff: seconds before the
     second try, doubled after each.
     """
 
     unit_bytes: int = 1 << 30
-    unit_cost: float = 6e11
+    unit_cost: float = 60.0
     attempts: int = 3
     backoff: float = 1.0
 
@@ -142,6 +156,8 @@ def profile_config(profile: str) -> ScanConfig:
     """Return the config of a named profile. Raises ConfigError for an unknown name."""
     if profile == "default":
         return ScanConfig()
+    if profile == "full":
+        return ScanConfig(profile="full", stages=Stages(alternatives=True, null_model=True))
     if profile == "weightwatcher":
         return ScanConfig(
             profile="weightwatcher",

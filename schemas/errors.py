@@ -6,9 +6,9 @@ HubspectraError
 │   ├── ConfigError       a configuration file or option with a wrong key or value
 │   └── LakeError         not a lake, a lake of a newer version, or a lake in use by another scan
 └── ScanError             something in one repository; becomes a Failure row, the scan goes on
-├── SourceError       the hub or the disk did not give the bytes (may be retryable)
-├── FormatError       the bytes are not what they claim to be (never retryable)
-└── NumericsError     the matrix defeats the solver (never retryable)
+    ├── SourceError       the hub or the disk did not give the bytes (may be retryable)
+    ├── FormatError       the bytes are not what they claim to be (never retryable)
+    └── NumericsError     the matrix defeats the solver (never retryable)
 """
 
 from schemas.results import FailureKind
@@ -82,6 +82,10 @@ class NumericsError(ScanError, ArithmeticError):
     """The matrix defeats the solver; `num_nonfinite` counts its NaN and Inf entries where they are why."""
 
     num_nonfinite: int | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Carry the count too."""
+        return (*super().__reduce__(), {"num_nonfinite": self.num_nonfinite})
 
 
 def _rebuild(

@@ -12,6 +12,18 @@ from typing import Any
 
 from schemas.results import Role, SkipReason
 
+MAX_PATH = 1024
+
+_UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_safe_path(path: str) -> bool:
+    """Whether a file name stays inside its repository and is plain text of bounded length.
+
+    No empty, `.` or `..` segment, no backslash, no control character or lone surrogate.
+    """
+    return len(path) <= MAX_PATH and _UNSAFE.search(path) is None
+
 
 @dataclass(frozen=True, slots=True)
 class RepoRef:
@@ -107,7 +119,7 @@ class WorkUnit:
     """A group of matrices of one repository that one worker reads, solves and commits at once.
 
     `unit_id` is a hash of content ids, tensors and config fingerprint: equal work has an equal name.
-    `nbytes` is what will be read, `cost` an estimate of the arithmetic in floating-point operations.
+    `nbytes` is what will be read, `cost` the estimated seconds of one core.
     """
 
     unit_id: str

@@ -15,7 +15,7 @@ class _Explained(StrEnum):
 
     sentence: str
 
-    def __new__(cls, code: str, sentence: str) -> Self:
+    def __new__(cls, code: str, sentence: str = "") -> Self:
         member = str.__new__(cls, code)
         member._value_ = code
         member.sentence = sentence
@@ -163,6 +163,8 @@ class FlagKind(_Explained):
     NONFINITE = "nonfinite", "the weights contain NaN or Inf"
     RANDOM_LIKE = "random_like", "the spectrum is that of a random matrix"
     RANK_COLLAPSE = "rank_collapse", "part of the spectrum has collapsed to zero"
+    CORRELATION_TRAP = "correlation_trap", "shuffling the entries leaves eigenvalues no random matrix has"
+    ERG_VIOLATED = "erg_violated", "alpha is below 2 and the tail reaches beyond the trace-log condition"
     UNTRAINED_LIKE = "untrained_like", "the model as a whole looks untrained"
 
 

@@ -146,7 +146,7 @@ class LayerMetrics:
     etpl_lambda: float | None = column("float64", "1/weight^2", _NO_ALT)
     etpl_D_ks: float | None = column("float64", "[0,1]", _NO_ALT)
     logn_c: float | None = column("float64", ">= 0", _NO_ALT)
-    sexp_beta: float | None = column("float64", "> 0", _NO_ALT)
+    sexp_beta: float | None = column("float64", ">= 0; 0 at the boundary", _NO_ALT)
 
     alpha_weighted: float | None = column("float64", "alpha * log_spectral_norm", _NO_FIT)
     log_alpha_norm: float | None = column("float64", "log10 of the sum of lambda^alpha", _NO_FIT)

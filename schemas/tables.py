@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
 import pyarrow as pa
 
 from schemas.results import Flag, FlagKind
 from schemas.rows import NEVER, Failure, LayerMetrics, ModelMetrics, RepositoryRow, RunRow, columns
-
-_KINDS = {kind.value: kind for kind in FlagKind}
 
 SCHEMA_VERSION = 1
 """Raised when a column changes its name, type or meaning; new nullable columns do not raise it."""
@@ -68,7 +67,10 @@ SCHEMAS: dict[str, pa.Schema] = {name: _schema(row) for name, row in TABLES.item
 
 
 def to_table(name: str, rows: Iterable[Any]) -> pa.Table:
-    """Arrow table of `rows`, checked against the schema of table `name`."""
+    """Arrow table of `rows`, checked against the schema of table `name`.
+
+    Raises ValueError for a NaN or Inf, which no column may hold, and for None where a column is never NULL.
+    """
     kept = list(rows)
     return pa.table([_column(kept, field) for field in SCHEMAS[name]], schema=SCHEMAS[name])
 
@@ -85,7 +87,12 @@ def _column(rows: Sequence[Any], field: pa.Field) -> pa.Array:
         values = [[asdict(flag) for flag in flags] for flags in values]
     elif pa.types.is_map(field.type):
         values = [None if value is None else list(value.items()) for value in values]
-    return pa.array(values, field.type)
+    column = pa.array(values, field.type)
+    if pa.types.is_floating(field.type) and not all(map(isfinite, filter(None, values))):
+        raise ValueError(f"column {field.name} holds NaN or Inf: a number that is not there is NULL")
+    if column.null_count and not field.nullable:
+        raise ValueError(f"column {field.name} is never NULL, but {column.null_count} rows have none")
+    return column
 
 
 def reference(name: str) -> pa.Table:
@@ -99,6 +106,6 @@ def _frozen(values: dict[str, Any]) -> dict[str, Any]:
     frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     if "findings" in frozen:
         frozen["findings"] = tuple(
-            Flag(_KINDS[f["kind"]], f["value"], f["threshold"], f["sentence"]) for f in frozen["findings"]
+            Flag(FlagKind(f["kind"]), f["value"], f["threshold"], f["sentence"]) for f in frozen["findings"]
         )
     return frozen

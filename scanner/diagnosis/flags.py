@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from schemas.config import Thresholds
-from schemas.results import FailureKind, Flag, FlagKind, Phase, RowStatus
+from schemas.results import BlockStatus, FailureKind, Flag, FlagKind, Phase, RowStatus
 from schemas.rows import LayerMetrics
 
 _MAD_TO_SD = 1.4826
@@ -39,7 +39,7 @@ def layer_findings(row: LayerMetrics, limits: Thresholds) -> tuple[Flag, ...]:
         return ()
     if row.norm is None:
         return (Flag(FlagKind.ZERO_MATRIX, 0.0, 0.0, "every entry is exactly zero"),)
-    return (*_tail_findings(row, limits), *_bulk_findings(row, limits))
+    return (*_tail_findings(row, limits), *_bulk_findings(row, limits), *_null_findings(row))
 
 
 def model_findings(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[Flag, ...]:
@@ -115,6 +115,19 @@ def _bulk_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:
     if row.rank0_frac is not None and row.rank0_frac >= limits.rank0_share and row.quant_method is None:
         sentence = f"{row.rank0_frac:.0%} of the eigenvalues have collapsed to zero"
         yield Flag(FlagKind.RANK_COLLAPSE, row.rank0_frac, limits.rank0_share, sentence)
+
+
+def _null_findings(row: LayerMetrics) -> Iterator[Flag]:
+    if row.null_status == BlockStatus.OK and row.num_traps:
+        why = {
+            "mean": f"the entries have the mean {row.w_mean:.2g}",
+            "elements": f"a few entries are huge (excess kurtosis {row.w_kurtosis or 0:.3g})",
+        }.get(row.trap_cause or "", "the cause is open")
+        sentence = f"{row.num_traps} eigenvalues of the shuffled entries leave the random bulk: {why}"
+        yield Flag(FlagKind.CORRELATION_TRAP, float(row.num_traps), 1.0, sentence)
+    if row.fit_ok and row.alpha is not None and row.alpha < 2 and (row.erg_dlambda or 0) < 0:
+        sentence = f"alpha {row.alpha:.2f} is below 2 and the tail starts inside the trace-log boundary"
+        yield Flag(FlagKind.ERG_VIOLATED, row.erg_dlambda, 0.0, sentence)
 
 
 def _scale_findings(row: LayerMetrics, siblings: _Siblings, limits: Thresholds) -> Iterator[Flag]:

@@ -20,26 +20,17 @@ from scanner.sources.fetch import Fetcher
 from scanner.sources.rangereader import RangeReader
 from scanner.sources.transfer import DEFAULT_POLICY, Patience, TransferPolicy
 from schemas.errors import SourceError
-from schemas.refs import FileRef, RepoRef, Repository
+from schemas.refs import FileRef, RepoRef, Repository, is_safe_path
 from schemas.results import FailureKind
 
 _READ = (".safetensors", ".json")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_UNSAFE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNSTATED_LIMIT = 10.0
 
 
 def stored_token() -> str | None:
     """The token of this machine (HF_TOKEN, or what `hf auth login` stored), to hand to workers elsewhere."""
     return get_token()
-
-
-def is_safe_path(path: str) -> bool:
-    """Whether a file name stays inside its repository and is plain text.
-
-    No empty, `.` or `..` segment, no backslash, no control character or lone surrogate.
-    """
-    return _UNSAFE.search(path) is None
 
 
 class HubSource:

@@ -1,6 +1,7 @@
 """Models on disk: a folder, one safetensors file, or a snapshot in the huggingface cache."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from schemas.refs import FileRef, RepoFacts, RepoRef, Repository
 from schemas.results import FailureKind
 
 _READ = (".safetensors", ".json")
+_LISTED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf")
 _HASH_CHUNK = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -26,7 +28,10 @@ class LocalSource:
     def repository(self, repo_id: str, revision: str | None = None) -> Repository:
         """Pin the folder to its content and list its files. Raises SourceError if it can't be read."""
         try:
-            contents = {path: self._fingerprint(path) for path in self._paths()}
+            contents = {path: self._fingerprint(path) for path in self._paths(_READ)}
+            unread = {
+                path: (self._path(path).stat().st_size, f"unread {path}") for path in self._paths(_LISTED)
+            }
         except OSError as error:
             raise _unreadable(self._root, error) from error
         name = self._root.name
@@ -34,7 +39,7 @@ class LocalSource:
         ref = RepoRef(repo_id=repo_id, revision=pinned)
         files = tuple(
             FileRef(ref, path, size, content, self._cached_sha256(path))
-            for path, (size, content) in contents.items()
+            for path, (size, content) in sorted((contents | unread).items())
         )
         return Repository(ref=ref, files=files, facts=self._facts())
 
@@ -46,10 +51,12 @@ class LocalSource:
         """Yield a fresh buffer for each span. Raises SourceError when the file ends early or changed."""
         try:
             with self._path(file.path).open("rb", buffering=0) as handle:
+                opened = os.fstat(handle.fileno())
                 for start, stop in spans:
                     handle.seek(start)
                     buffer = bytearray(stop - start)
                     _fill(handle.readinto, buffer, file, start)
+                    _check_unchanged(file, opened, os.fstat(handle.fileno()))
                     yield buffer
         except OSError as error:
             raise _unreadable(self._path(file.path), error, file.path) from error
@@ -60,10 +67,10 @@ class LocalSource:
     def _path(self, path: str) -> Path:
         return self._root if self._root.is_file() else self._root / path
 
-    def _paths(self) -> list[str]:
+    def _paths(self, suffixes: tuple[str, ...]) -> list[str]:
         if self._root.is_file():
-            return [self._root.name]
-        found = (p for p in self._root.rglob("*") if p.suffix in _READ and p.is_file())
+            return [self._root.name] if self._root.suffix in suffixes else []
+        found = (p for p in self._root.rglob("*") if p.suffix in suffixes and p.is_file())
         relative = (p.relative_to(self._root) for p in found)
         return sorted(p.as_posix() for p in relative if not any(part.startswith(".") for part in p.parts))
 
@@ -100,6 +107,15 @@ def _fill(readinto: object, buffer: bytearray, file: FileRef, start: int) -> Non
                 file=file.path,
             )
         filled += count
+
+
+def _check_unchanged(file: FileRef, before: os.stat_result, after: os.stat_result) -> None:
+    """A file of another size than was pinned, or one written to since it was opened, is another file."""
+    if after.st_size == file.size and after.st_mtime_ns == before.st_mtime_ns:
+        return
+    kind = FailureKind.ETAG_CHANGED
+    message = f"{file.repo} {file.path}: {kind.sentence}: pinned with {file.size} bytes, now {after.st_size}"
+    raise SourceError(kind, message, file=file.path)
 
 
 def _combined(contents: dict[str, tuple[int, str]]) -> str:

@@ -66,9 +66,9 @@ class MemorySource:
 
 
 def as_stored(tensor: Any) -> tuple[str, np.ndarray[Any, Any]]:
-    """(safetensors dtype, C-contiguous array) of a numpy array or torch tensor; bf16 as its 16-bit codes.
+    """(safetensors dtype, C-contiguous array) of a numpy array or torch tensor.
 
-    Raises TypeError for anything else.
+    Little-endian, as in a file; bf16 as its 16-bit codes. Raises TypeError for anything else.
     """
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu().contiguous()
@@ -82,7 +82,8 @@ def as_stored(tensor: Any) -> tuple[str, np.ndarray[Any, Any]]:
         raise TypeError(
             f"cannot read weights of type {array.dtype}: give float16, bfloat16, float32 or float64"
         )
-    return _DTYPES[array.dtype.name], np.ascontiguousarray(array).reshape(array.shape)
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return _DTYPES[array.dtype.name], np.ascontiguousarray(little).reshape(array.shape)
 
 
 def _header(stored: Mapping[str, tuple[str, np.ndarray[Any, Any]]]) -> bytes:

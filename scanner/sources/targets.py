@@ -48,7 +48,8 @@ def _parse(text: str) -> Iterator[Target]:
 
 
 def _looks_like_path(text: str) -> bool:
-    return text.startswith(("/", "./", "../", "~")) or text.endswith(".safetensors") or text.count("/") > 1
+    name = text.partition("@")[0]
+    return text.startswith(("/", "./", "../", "~")) or text.endswith(".safetensors") or name.count("/") > 1
 
 
 def _local(path: Path, text: str) -> Iterator[Target]:

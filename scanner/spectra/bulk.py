@@ -51,7 +51,9 @@ def fit_bulk(spectrum: Spectrum, rules: BulkRules | None = None) -> BulkFit:
     conv = spectrum.slices is not None
     if spectrum.evals.size < rules.min_evals or (conv and rules.min_conv_side > spectrum.M):
         return BulkFit(status=BlockStatus.TOO_SMALL)
-    lam = spectrum.evals if spectrum.slices is None else _standardised(spectrum.slices, spectrum.N)
+    lam = spectrum.evals if spectrum.slices is None else standardised(spectrum.slices, spectrum.N)
+    if not lam.any():
+        return BulkFit(status=BlockStatus.NO_BULK)
     n, m = spectrum.N, spectrum.M
     edge_unit = johnstone_edge(n, m, TW1_999 if conv else TW1_99)
     sigma2, bulk = _converge(lam, n, spectrum.Q, edge_unit)
@@ -111,7 +113,7 @@ def _cdf_grid(q: float) -> tuple[FloatArray, FloatArray]:
     return edges, cdf / cdf[-1]
 
 
-def _standardised(slices: FloatArray, n: int) -> FloatArray:
+def standardised(slices: FloatArray, n: int) -> FloatArray:
     """Eigenvalues of each N x M slice over its mean square weight, sorted; zero slices left out."""
     mean_square = slices.mean(axis=1) / n
     live = mean_square > 0
@@ -119,13 +121,14 @@ def _standardised(slices: FloatArray, n: int) -> FloatArray:
 
 
 def _converge(lam: FloatArray, n: int, q: float, edge_unit: float) -> tuple[float, FloatArray]:
-    """Variance and bulk at the fixed point; a step that would leave under a quarter is not taken."""
+    """Variance and bulk at the fixed point; a step that would leave under a quarter is not taken.
+
+    (So that word embeddings, a long tail without a plateau, keep a bulk.)
+    """
     scale = n * mp_median(q)
-    sigma2 = float(np.median(lam)) / scale if lam.size else 0.0
+    sigma2 = float(np.median(lam)) / scale
     bulk = lam[lam <= sigma2 * edge_unit]
     for _ in range(_MAX_ROUNDS):
-        if bulk.size < lam.size / 4:
-            break
         before, sigma2 = sigma2, float(np.median(bulk)) / scale
         inside = lam[lam <= sigma2 * edge_unit]
         if inside.size < lam.size / 4:

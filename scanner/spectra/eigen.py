@@ -14,6 +14,8 @@ from scipy.linalg.blas import dsyrk
 from schemas.errors import NumericsError
 from schemas.results import FailureKind, FloatArray, Spectrum
 
+METHODS = ("gram", "svd")
+
 TORCH_FROM_SIDE = 1536
 """Short side from which torch's LAPACK (MKL on x86) is used: 2.3x OpenBLAS at 2048, equal at 1024 (measured
 2026-11); below it torch is never imported."""
@@ -71,6 +73,8 @@ def solve(
     eigenvalues below eps * lambda_max). `observe` sees every block exactly once; entries must be finite.
     Raises NumericsError (eigensolver_error, nonfinite). Source: definition of the ESD, arXiv 1810.01075.
     """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     rows, columns = weights.shape[:2]
     if len(weights.shape) > 2:
         slices = _conv_svd(weights, observe) if method == "svd" else _conv_gram(weights, block, observe)

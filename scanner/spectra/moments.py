@@ -1,6 +1,7 @@
 """Moments of a matrix's entries, gathered while its blocks pass by."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from numba import njit
@@ -13,7 +14,7 @@ class Moments:
     """Entries of one matrix: counts, mean, population std, largest magnitude and excess kurtosis.
 
     With a NaN or Inf among them only `count` and `num_nonfinite` mean anything, the rest is None;
-    `kurtosis` is None when std is 0.
+    `kurtosis` is None when std is 0 or its square leaves float64.
     """
 
     count: int
@@ -52,8 +53,8 @@ class MomentsAccumulator:
             return Moments(count=n, num_nonfinite=self._nonfinite)
         s1, s2, s3, s4, abs_max, zeros = self._sums
         shift = s1 / n
-        variance = max(s2 / n - shift**2, 0.0)
-        fourth = s4 / n - 4 * shift * s3 / n + 6 * shift**2 * s2 / n - 3 * shift**4
+        with np.errstate(over="ignore", invalid="ignore"):
+            variance = max(s2 / n - shift**2, 0.0)
         return Moments(
             count=n,
             num_nonfinite=0,
@@ -61,8 +62,16 @@ class MomentsAccumulator:
             mean=float((self._pivot or 0.0) + shift),
             std=float(np.sqrt(variance)),
             abs_max=float(abs_max),
-            kurtosis=float(fourth / variance**2 - 3) if variance**2 > 0 else None,
+            kurtosis=_kurtosis(shift, variance, s2 / n, s3 / n, s4 / n),
         )
+
+
+def _kurtosis(shift: float, variance: float, m2: float, m3: float, m4: float) -> float | None:
+    """Excess kurtosis from moments about the pivot; None where std is 0 or fourth powers leave float64."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        fourth = m4 - 4 * shift * m3 + 6 * shift**2 * m2 - 3 * shift**4
+        kurtosis = float(np.float64(fourth) / np.float64(variance) ** 2 - 3)
+    return kurtosis if isfinite(kurtosis) else None
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})

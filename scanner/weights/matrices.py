@@ -118,7 +118,8 @@ def _squeezed(row: MatrixRef) -> MatrixRef:
 
 
 def _conv_mode(row: MatrixRef, rules: MatrixRules) -> Iterator[MatrixRef]:
-    if len(row.shape) == 2 or rules.conv_mode == "pool":
+    depthwise = row.shape[1] == 1 and not rules.depthwise
+    if len(row.shape) == 2 or rules.conv_mode == "pool" or depthwise:
         yield row
     elif rules.conv_mode == "flatten":
         yield replace(row, shape=(row.shape[0], prod(row.shape[1:])))

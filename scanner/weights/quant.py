@@ -48,8 +48,8 @@ def _companion_of(name: str, names: Collection[str]) -> str | None:
         stem = name.removesuffix(suffix)
         if stem == name:
             continue
-        if f"{stem}weight" in names and suffix == ".SCB"[1:]:
-            return "bitsandbytes"
+        if suffix in (".SCB", ".weight_format") and f"{stem}.weight" in names:
+            return "companion"
         if stem in names or any(f"{stem}{packed}" in names for packed in _PACKED):
             return "companion"
     return None

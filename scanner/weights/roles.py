@@ -10,17 +10,18 @@ _ATTENTION = r"(?:attn|attention|self_attn|crossattention|selfattention|encdecat
 _RULES: tuple[tuple[re.Pattern[str], Role], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), role)
     for pattern, role in (
-        (r"lora_(?:a|b|up|down|embedding_a|embedding_b)\b", Role.LORA),
+        (r"lora[._](?:a|b|up|down|embedding_a|embedding_b)\b", Role.LORA),
         (r"(?:^|\.)weight_[ih]h_", Role.RECURRENT),
         (r"(?:^|[._])(?:rnn|lstm|gru)[\w]*(?:\.|$)", Role.RECURRENT),
         (
-            r"(?:position_embeddings?|embed_positions|pos_embed(?:ding)?s?|positional_embedding|wpe)$",
+            r"(?:position_embeddings?|embed_positions|pos_embed(?:ding)?s?|positional_embedding|wpe"
+            r"|relative_attention_bias)$",
             Role.POS_EMBED,
         ),
-        (r"(?:^|\.)(?:lm_head|embed_out)$", Role.LM_HEAD),
+        (r"(?:^|\.)(?:lm_head(?:\.decoder)?|embed_out|predictions\.decoder)$|^output$", Role.LM_HEAD),
         (
             r"(?:embed_tokens|word_embeddings?|token_type_embeddings?|tok_embeddings|token_embedding|wte"
-            r"|(?:^|\.)shared|(?:^|\.)embeddings?|patch_embeddings?)$",
+            r"|embed_in|(?:^|\.)shared|(?:^|\.)embeddings?|patch_embeddings?)$",
             Role.EMBED,
         ),
         (r"(?:query_key_value|qkv(?:_proj)?|c_attn|wqkv|in_proj|to_qkv)$", Role.QKV),
@@ -29,19 +30,24 @@ _RULES: tuple[tuple[re.Pattern[str], Role], ...] = tuple(
         (r"(?:^|\.)(?:k_proj|k_lin|key|key_proj|to_k|wk|k|keys)$", Role.K),
         (r"(?:^|\.)(?:v_proj|v_lin|value|value_proj|to_v|wv|v|values)$", Role.V),
         (r"(?:^|\.)(?:o_proj|to_out(?:\.0)?|out_lin)$", Role.O),
-        (rf"(?:^|[._]){_ATTENTION}\w*(?:\.\w+)*\.(?:out_proj|dense|proj|c_proj|o|wo|output)$", Role.O),
-        (r"(?:^|\.)(?:router|(?:block_sparse_moe|mlp|moe|ffn)\.gate|gate\.wg)$", Role.ROUTER),
-        (r"(?:^|\.)(?:gate_proj|gate|w1)$", Role.GATE),
         (
-            r"(?:^|\.)(?:up_proj|fc1|lin1|c_fc|dense_h_to_4h|intermediate\.dense|wi(?:_\d)?|w3|linear1)$",
+            rf"(?:^|[._]){_ATTENTION}\w*(?:\.(?:self|output|attention))*\.(?:out_proj|dense|proj|c_proj|o|wo|output)$",
+            Role.O,
+        ),
+        (r"(?:^|\.)(?:router|(?:block_sparse_moe|mlp|moe|ffn)\.gate|gate\.wg)$", Role.ROUTER),
+        (r"(?:^|\.)(?:gate_proj|gate|w1|wi_0)$", Role.GATE),
+        (
+            r"(?:^|\.)(?:up_proj|fc1|lin1|c_fc|dense_h_to_4h|intermediate\.dense|wi(?:_1)?|w3|linear1"
+            r"|ff(?:_context)?\.net\.0\.proj)$",
             Role.UP,
         ),
         (
-            r"(?:^|\.)(?:down_proj|fc2|lin2|mlp\.c_proj|dense_4h_to_h|output\.dense|wo|w2|linear2)$",
+            r"(?:^|\.)(?:down_proj|fc2|lin2|mlp\.c_proj|dense_4h_to_h|output\.dense|wo|w2|linear2"
+            r"|ff(?:_context)?\.net\.2)$",
             Role.DOWN,
         ),
         (
-            r"(?:^|\.)(?:classifier(?:\.dense|\.out_proj|\.\d+)?|score|(?:^|model\.)head|qa_outputs)$"
+            r"(?:^|\.)(?:classifier(?:\.dense|\.out_proj|\.\d+)?|score|seq_relationship|(?:^|model\.)head|qa_outputs)$"
             r"|^(?:module\.)?(?:fc|linear|head)$",
             Role.CLASSIFIER,
         ),

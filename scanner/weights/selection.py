@@ -1,7 +1,7 @@
 """Which files of a repository hold the model, and which are copies, variants, checkpoints or exports of it.
 
-Two steps, both pure. `choose_files` decides from names and content ids alone; where a group has an index,
-`shards_of_index` then replaces its provisional files by exactly the shards the index names.
+Decided from names and content ids alone. Where a group has an index, its files are provisional until
+weights/index.py has read which shards the index names.
 
     1. an index beats a single file, a single file beats shards without an index
     2. variants: no suffix > fp32 > bf16 > fp16 > fp8 > non_ema
@@ -10,20 +10,15 @@ Two steps, both pure. `choose_files` decides from names and content ids alone; w
     4. equal bytes are read once
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from posixpath import basename, dirname, join
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from schemas.errors import FormatError
-from schemas.refs import FileRef
+from schemas.refs import FileRef, is_safe_path
 from schemas.results import FailureKind
-
-MAX_INDEX = 64_000_000
-MAX_INDEX_ENTRIES = 2_000_000
-MAX_PATH = 1024
 
 _WEIGHTS = ".safetensors"
 _MODEL_STEMS = ("model", "diffusion_pytorch_model", "pytorch_model")
@@ -34,8 +29,6 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _SHARD = re.compile(r"(.+)-([0-9]{1,6})-of-([0-9]{1,6})")
 _VARIANT = re.compile(r"(.+)[._-](fp32|bf16|fp16|fp8|non_ema)")
 _INDEX = re.compile(r"(.+)\.safetensors\.index(\.[a-z0-9_]+)?\.json")
-_INDEXED_NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*\.safetensors")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 _ASIDE = re.compile(r"onnx|openvino.*|flax.*|tf_.*|coreml|tflite|tensorrt|runs|checkpoint[-_].*")
 _CHECKPOINT = re.compile(r"(?:.*/)?checkpoint[-_]([0-9]{1,18})(?:[./].*)?")
 _TRAINER_STATE = re.compile(r"optimizer|scheduler|training_args|trainer_state|rng_state|random_states|scaler")
@@ -80,22 +73,13 @@ class Selection:
     left_out: tuple[LeftOut, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class IndexedShards:
-    """What an index says: its shards by path, the shard of every tensor name, and what was odd."""
-
-    files: tuple[FileRef, ...]
-    weight_map: Mapping[str, FileRef]
-    problems: tuple[str, ...] = ()
-
-
 def choose_files(files: Sequence[FileRef]) -> Selection:
     """Decide from the list of a repository's files which weights to read.
 
     Raises FormatError: SKIPPED_PICKLE, SKIPPED_GGUF or NO_WEIGHTS where nothing can be read, UNSAFE_PATH
     where the only weights have unsafe names, INDEX_MISMATCH for an incomplete set of shards without an index.
     """
-    tree = {file.path: file for file in files if _is_safe(file.path)}
+    tree = {file.path: file for file in files if is_safe_path(file.path)}
     weights = [file for file in tree.values() if file.path.endswith(_WEIGHTS) and not _is_state(file.path)]
     if not weights:
         _nothing_to_read(files)
@@ -111,30 +95,8 @@ def choose_files(files: Sequence[FileRef]) -> Selection:
     return Selection(tuple(groups), tuple((file, left_out[file]) for file in unread))
 
 
-def shards_of_index(index_json: bytes, group: WeightGroup, files: Iterable[FileRef]) -> IndexedShards:
-    """Return exactly the shards that the index of `group` names, all of them present in `files`.
-
-    Raises FormatError: UNSAFE_PATH for a name that is not a plain relative path, INDEX_MISMATCH for a shard
-    that is not in the repository or an index that cannot be read, LFS_POINTER; a retry never helps.
-    """
-    index = group.index
-    assert index is not None, "a group without an index has its final files"
-    tree = {file.path: file for file in files}
-    weight_map = _weight_map(index_json, index)
-    shards = {name: _shard(name, index, tree) for name in sorted(set(weight_map.values()))}
-    chosen = tuple(shards.values())
-    unnamed = sorted(file.path for file in set(group.files) - set(chosen))
-    problems = tuple(f"{_at(index)} does not name {path!a}" for path in unnamed)
-    return IndexedShards(chosen, {tensor: shards[name] for tensor, name in weight_map.items()}, problems)
-
-
 def _at(file: FileRef) -> str:
     return f"{file.repo} {file.path}"
-
-
-def _is_safe(path: str) -> bool:
-    unsafe_segment = any(segment in ("", ".", "..") for segment in path.split("/"))
-    return len(path) <= MAX_PATH and not unsafe_segment and not _UNPRINTABLE.search(path)
 
 
 def _is_state(path: str) -> bool:
@@ -151,7 +113,7 @@ def _is_pickled_model(path: str) -> bool:
 
 def _why_never(path: str) -> str | None:
     if path.endswith(_WEIGHTS):
-        return _UNSAFE if not _is_safe(path) else _STATE if _is_state(path) else None
+        return _UNSAFE if not is_safe_path(path) else _STATE if _is_state(path) else None
     if path.endswith(".gguf"):
         return _GGUF
     return _PICKLED if _is_pickled_model(path) else None
@@ -160,7 +122,7 @@ def _why_never(path: str) -> str | None:
 def _nothing_to_read(files: Sequence[FileRef]) -> NoReturn:
     paths = [file.path for file in files]
     kind = FailureKind.NO_WEIGHTS
-    if any(path.endswith(_WEIGHTS) and not _is_safe(path) for path in paths):
+    if any(path.endswith(_WEIGHTS) and not is_safe_path(path) for path in paths):
         kind = FailureKind.UNSAFE_PATH
     elif any(_is_pickled_model(path) for path in paths):
         kind = FailureKind.SKIPPED_PICKLE
@@ -395,53 +357,3 @@ def _distinct(groups: Sequence[WeightGroup], left_out: dict[FileRef, str]) -> li
 
 def _content(file: FileRef) -> str:
     return file.sha256 or file.content_id
-
-
-def _weight_map(index_json: bytes, index: FileRef) -> dict[str, str]:
-    if index_json.startswith(b"version "):
-        raise FormatError(
-            FailureKind.LFS_POINTER,
-            f"{_at(index)}: a Git LFS pointer where an index is expected: fetch the file with `git lfs pull`",
-            file=index.path,
-        )
-    if len(index_json) > MAX_INDEX:
-        _fail_index(index, f"has {len(index_json)} bytes, expected at most {MAX_INDEX}")
-    if max(map(index_json.count, (b":", b"[", b"{"))) > MAX_INDEX_ENTRIES:
-        _fail_index(index, f"has too many entries, expected at most {MAX_INDEX_ENTRIES}")
-    weight_map = _parsed(index_json, index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        _fail_index(index, "has no weight_map, expected an object of tensor names and file names")
-    for tensor, name in weight_map.items():
-        if not isinstance(name, str):
-            _fail_index(index, f"maps {ascii(tensor)[:80]} to a {type(name).__name__}, expected a file name")
-    return weight_map
-
-
-def _parsed(index_json: bytes, index: FileRef) -> dict[str, Any]:
-    try:
-        table = json.loads(index_json.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        message = str(error)
-    else:
-        if isinstance(table, dict):
-            return table
-        message = f"it holds a {type(table).__name__}"
-    _fail_index(index, f"is not a JSON object: {message}")
-
-
-def _fail_index(index: FileRef, message: str) -> NoReturn:
-    raise FormatError(FailureKind.INDEX_MISMATCH, f"{_at(index)} {message}", file=index.path)
-
-
-def _shard(name: str, index: FileRef, tree: Mapping[str, FileRef]) -> FileRef:
-    """Find the file an index names, relative to the index's folder and never outside the pinned tree."""
-    if not _INDEXED_NAME.fullmatch(name) or not _is_safe(name):
-        raise FormatError(
-            FailureKind.UNSAFE_PATH,
-            f"{_at(index)} names the shard {ascii(name)[:80]}, expected a relative path to a *.safetensors",
-            file=index.path,
-        )
-    shard = tree.get(join(dirname(index.path), name))
-    if shard is None:
-        _fail_index(index, f"names the shard {name[:80]}, which is not in the repository: upload it")
-    return shard

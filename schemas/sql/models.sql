@@ -19,7 +19,7 @@ totals AS (
         count(*) FILTER (counted) AS num_counted,
         count(*) FILTER (fit_status = 'ok') AS num_fit_ok,
         count(*) FILTER (unreliable) AS num_fit_unreliable,
-        sum(numel) FILTER (status = 'ok' AND coalesce(slice_id, 0) = 0) AS numel_ok,
+        sum(numel) FILTER (status = 'ok') AS numel_ok,
         sum(secs) AS secs,
         max(estimator) AS estimator,
         avg(alpha) FILTER (counted) AS alpha_mean,

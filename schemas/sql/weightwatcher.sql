@@ -25,7 +25,7 @@ SELECT
     ww_weak_rank_loss AS weak_rank_loss,
     CASE WHEN coalesce(ww_alpha, -1) < 2 THEN 'over-trained' WHEN ww_alpha > 6 THEN 'under-trained' ELSE '' END
         AS warning,
-    coalesce(ww_xmax, -1) AS xmax,
+    ww_xmax AS xmax,
     coalesce(ww_xmin, -1) AS xmin,
     config_fingerprint, scan_id
 FROM (

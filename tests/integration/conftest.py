@@ -1,16 +1,16 @@
-"""Folders that a Hub server can serve, and an environment without traces of the user's own Hub."""
+"""Models to scan, ways to run the command line, and an environment without traces of the user's own Hub."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import disable_progress_bars
+from running import HUB_VARIABLES, Scanned, run_cli
 from safetensors.numpy import save_file
-
-HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_TOKEN_PATH")
+from zoo import build_zoo
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def scrubbed_hub_environment(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    huggingface_hub.utils.disable_progress_bars()
+    disable_progress_bars()
 
 
 @pytest.fixture
@@ -93,3 +93,32 @@ def weights(random: np.random.Generator) -> dict[str, np.ndarray]:
         "layer.weight": random.normal(size=(16, 16)).astype("f2"),
         "layer.bias": np.zeros(16, "f4"),
     }
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory) -> Path:
+    return build_zoo(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="session")
+def zoo_scan(zoo, tmp_path_factory) -> Scanned:
+    """The zoo scanned in this process."""
+    lake = tmp_path_factory.mktemp("scan") / "in-process"
+    return Scanned(lake, run_cli("scan", zoo, "--lake", lake, "--engine", "local"))
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """One Ray of two workers for the whole session; RayActors finds it running."""
+    ray = pytest.importorskip("ray")
+    from jobs.actors import ONE_THREAD
+
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=128 << 20,
+        log_to_driver=False,
+        runtime_env={"env_vars": ONE_THREAD},
+    )
+    yield ray
+    ray.shutdown()

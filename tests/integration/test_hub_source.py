@@ -20,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.hubserver import HubServer
-from scanner.sources.hub import HubSource, is_safe_path
+from scanner.sources.hub import HubSource
 from scanner.sources.transfer import TransferPolicy
 from schemas.errors import ConfigError, SourceError
-from schemas.refs import FileRef, RepoRef
+from schemas.refs import FileRef, RepoRef, is_safe_path
 from schemas.results import FailureKind
 
 TOKEN = "hf_secretsecretsecret"

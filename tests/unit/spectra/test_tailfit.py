@@ -213,7 +213,7 @@ def test_impossible_eigenvalues_are_refused(bad: float) -> None:
 
 
 def test_unknown_profile_and_wrong_shape_are_refused() -> None:
-    with pytest.raises(ValueError, match="choose one of default, weightwatcher"):
+    with pytest.raises(ValueError, match="choose one of default, full, weightwatcher"):
         fit_tail(PARETO, "powerlaw")
     with pytest.raises(ValueError, match="one-dimensional"):
         fit_tail(np.ones((3, 20)))

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from scanner.weights.selection import MAX_INDEX, WeightGroup, choose_files, shards_of_index
+from scanner.weights.index import MAX_INDEX, shards_of_index
+from scanner.weights.selection import WeightGroup, choose_files
 from schemas.errors import FormatError
 from schemas.refs import FileRef, RepoRef
 from schemas.results import FailureKind

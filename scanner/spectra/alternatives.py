@@ -1,0 +1,389 @@
+"""Four rivals of the power law on its own tail: exponential, stretched, lognormal, truncated.
+
+Everything is a density of u = ln(x / xmin) >= 0, so no scale of the weights enters. Two rivals are
+two-parameter exponential families, exp(-p u - q s(u)) / Z with q >= 0, whose likelihood is concave:
+s = u^2 is the lognormal (c = q) and s = e^u - 1 - u the truncated power law (b = p - q, v = q). In that form
+neither has a ridge, and q = 0 is the power law itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from scanner.spectra.tailfit import truncated_alpha
+from schemas.config import TailRules
+from schemas.results import BlockStatus, FitStatus, FloatArray, TailFit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIGNIFICANT = 0.05
+"""An alternative beats the power law only at this p or below."""
+LEAST_TAIL = 10
+"""Fewer points than this say nothing about two parameters."""
+PEAK_BINS = 100
+"""Bins of the histogram of log x whose fullest bin starts the tail of the extended truncated power law."""
+
+# Densities are integrated to e^-60 of their peak, by 96 Gauss-Legendre nodes squeezed towards its start.
+_DROP = 60.0
+_ROOTS, _ROOT_WEIGHTS = (np.asarray(part) for part in np.polynomial.legendre.leggauss(96))
+_NODES = ((_ROOTS + 1.0) / 2.0) ** 2
+_WEIGHTS = _ROOT_WEIGHTS * (_ROOTS + 1.0) / 2.0
+_GAP_ROOTS, _GAP_WEIGHTS = (np.asarray(part) for part in np.polynomial.legendre.leggauss(8))
+
+_NEWTON_STEPS = 200
+_HALVINGS = 60
+_DECREMENT = 1e-15
+_ROUNDING = 4.0 * float(np.finfo(np.float64).eps)
+_STRETCHES = np.geomspace(1e-4, 20.0, 48)
+_LARGEST_EXPONENT = 600.0
+_SERIES_BELOW = 0.02
+_GROWTH_SERIES = np.array([1.0 / math.factorial(k) for k in range(2, 9)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlternativesFit:
+    """Rivals of the power law on x >= xmin; all numbers None unless `status` is ok.
+
+    llr_*: sum of ln p_PL - ln p_alt over the tail, nats; > 0 favours the power law. *_p: of the test that
+    both fit equally well, in [0, 1]. best_dist: PL, TPL, EXP, SEXP or LOGN. alt_at_boundary: rivals whose
+    best fit is the power law itself (llr 0, p 1). exp_lambda, tpl_lambda, etpl_lambda: unit 1/weight^2;
+    tpl_beta, etpl_beta: exponent of x, any real. logn_c = 1/(2 s^2) >= 0, unitless. sexp_beta >= 0, 0 only
+    at the boundary. etpl_*: truncated power law on [histogram peak, lambda_max] with its KS distance; None
+    also when fewer than 10 eigenvalues lie there.
+    """
+
+    status: BlockStatus
+    llr_exp: float | None = None
+    llr_sexp: float | None = None
+    llr_logn: float | None = None
+    llr_tpl: float | None = None
+    llr_exp_p: float | None = None
+    llr_sexp_p: float | None = None
+    llr_logn_p: float | None = None
+    llr_tpl_p: float | None = None
+    best_dist: str | None = None
+    alt_at_boundary: tuple[str, ...] | None = None
+    exp_lambda: float | None = None
+    tpl_beta: float | None = None
+    tpl_lambda: float | None = None
+    etpl_beta: float | None = None
+    etpl_lambda: float | None = None
+    etpl_D_ks: float | None = None
+    logn_c: float | None = None
+    sexp_beta: float | None = None
+
+
+def fit_alternatives(evals: FloatArray, tail: TailFit, *, rules: TailRules | None = None) -> AlternativesFit:
+    """Fit four rivals to the tail that `tail` describes and test each against its power law.
+
+    Args:
+        evals: (n,) float64 eigenvalues in any order, unit weight^2; those at or above `tail.xmin` are fitted.
+        tail: the power law, from `fit_tail` on the same eigenvalues.
+        rules: only `relative_cut` is used, for the histogram of the extended truncated power law.
+
+    Returns:
+        An AlternativesFit. Status: ok; off (no tail fit was requested); too_small (too few eigenvalues for a
+        tail fit, or fewer than 10 in the tail); failed (no tail, or Newton's method did not converge).
+
+    Densities in u: PL b e^-bu; EXP w e^u exp(-w (e^u - 1)); SEXP w k e^ku exp(-w (e^ku - 1)); LOGN
+    exp(-b u - c u^2)/Z; TPL exp(-b u - v e^u)/Z. All are maximum-likelihood. EXP is not nested: Vuong's
+    p = erfc(|R| / sqrt(2 n v)), v the population variance of the differences. The others contain PL at the
+    edge of their parameters, so R <= 0 and p = P(chi2_1 > 2|R|) / 2, or 1 at the edge. best_dist: least AIC
+    among rivals with R < 0 and p <= 0.05, else PL. Cost: O(n_tail), about 60 exponentials a point.
+    Sources: Clauset, Shalizi and Newman 2009, table 1 and section 5; Vuong 1989; Self and Liang 1987.
+    """
+    refusal = _refusal(tail)
+    if refusal is not None or tail.xmin is None:
+        return AlternativesFit(status=refusal or BlockStatus.FAILED)
+    u = np.log(np.sort(evals[evals >= tail.xmin]) / tail.xmin)
+    lognormal, truncated = _nested(u, _LOGNORMAL), _nested(u, _TRUNCATED)
+    if lognormal is None or truncated is None:
+        return AlternativesFit(status=BlockStatus.FAILED)
+    rivals = {"EXP": _exponential(u), "SEXP": _stretched(u), "LOGN": lognormal, "TPL": truncated}
+    extended = _extended(evals, (rules or TailRules()).relative_cut)
+    return AlternativesFit(
+        status=BlockStatus.OK,
+        **{f"llr_{name.lower()}": rival.llr for name, rival in rivals.items()},
+        **{f"llr_{name.lower()}_p": rival.p for name, rival in rivals.items()},
+        best_dist=_best(rivals),
+        alt_at_boundary=tuple(name for name, rival in rivals.items() if rival.at_boundary),
+        exp_lambda=rivals["EXP"].second / tail.xmin,
+        sexp_beta=rivals["SEXP"].first,
+        logn_c=lognormal.second,
+        tpl_beta=1.0 + truncated.first - truncated.second,
+        tpl_lambda=truncated.second / tail.xmin,
+        etpl_beta=extended and extended.beta,
+        etpl_lambda=extended and extended.decay,
+        etpl_D_ks=extended and extended.distance,
+    )
+
+
+class _Rival(NamedTuple):
+    """A fitted rival: log-likelihood ratio, its p, and up to two parameters."""
+
+    llr: float
+    p: float
+    first: float = 0.0
+    second: float = 0.0
+    parameters: int = 2
+    at_boundary: bool = False
+
+
+def _refusal(tail: TailFit) -> BlockStatus | None:
+    if tail.status == FitStatus.OFF:
+        return BlockStatus.OFF
+    if tail.status == FitStatus.TOO_FEW_EVALS:
+        return BlockStatus.TOO_SMALL
+    if tail.status != FitStatus.OK:
+        return BlockStatus.FAILED
+    return BlockStatus.TOO_SMALL if (tail.n_tail or 0) < LEAST_TAIL else None
+
+
+def _best(rivals: dict[str, _Rival]) -> str:
+    """Least AIC = 2 parameters - 2 log-likelihood, relative to twice the power law's log-likelihood."""
+    aic = {
+        name: 2.0 * rival.parameters + 2.0 * rival.llr
+        for name, rival in rivals.items()
+        if rival.llr < 0.0 and rival.p <= SIGNIFICANT
+    }
+    return min(aic, key=aic.__getitem__, default="PL")
+
+
+def _nested_p(llr: float) -> float:
+    """P(chi2_1 > 2 |R|) / 2: the null lies on the edge of the parameters (Self and Liang 1987)."""
+    return 0.5 * math.erfc(math.sqrt(abs(llr)))
+
+
+def _exponential(u: FloatArray) -> _Rival:
+    """Closed form w = 1 / mean(e^u - 1), with Vuong's test."""
+    grown = np.expm1(u)
+    b, w = 1.0 / float(u.mean()), 1.0 / float(grown.mean())
+    differences = math.log(b / w) - (b + 1.0) * u + w * grown
+    llr, spread = float(differences.sum()), float(differences.std())
+    p = math.erfc(abs(llr) / (spread * math.sqrt(2.0 * u.size))) if spread > 0.0 else 1.0
+    return _Rival(llr, p, second=w, parameters=1)
+
+
+def _stretched(u: FloatArray) -> _Rival:
+    """Best of the profile over beta: a log grid, then Brent's method between the best point's neighbours."""
+    from scipy.optimize import minimize_scalar
+
+    mean = float(u.mean())
+    grid = _STRETCHES / mean
+    grid = grid[grid * u[-1] < _LARGEST_EXPONENT]
+    best = int(_stretched_profile(u, grid).argmax())
+    low, high = grid[best - 1] if best else 0.0, grid[min(best + 1, len(grid) - 1)]
+    found = minimize_scalar(
+        lambda beta: -_stretched_profile(u, np.array([beta]))[0],
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 1e-8 * high},
+    )
+    beta, gain = max(
+        (
+            (float(found.x), -float(found.fun)),
+            (float(grid[best]), float(_stretched_profile(u, grid[[best]])[0])),
+        ),
+        key=lambda fit: fit[1],
+    )
+    # Along the profile the power law is the limit beta = 0, left uphill if mean u^2 < 2 (mean u)^2.
+    llr = -u.size * (gain + math.log(mean))
+    if llr >= 0.0 or (best == 0 and float((u * u).mean()) >= 2.0 * mean**2):
+        return _Rival(0.0, 1.0, at_boundary=True)
+    return _Rival(llr, _nested_p(llr), first=beta)
+
+
+def _stretched_profile(u: FloatArray, betas: FloatArray) -> FloatArray:
+    """Mean log-likelihood plus 1 at each beta, w = 1 / mean(e^(beta u) - 1) being its best."""
+    grown = np.expm1(betas[:, None] * u).mean(axis=1)
+    return np.asarray(np.log(betas / grown) + betas * u.mean())
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """Densities exp(-p u - q s(u)) / Z on [0, length], u >= 0, q >= 0; s convex with s(0) = s'(0) = 0.
+
+    `statistic` is s; `peak` is where the exponent is greatest when p < 0; `reach` gives distances to the
+    left and right of the peak (of 0 when p >= 0) over which the exponent surely drops by _DROP; `power_law`
+    is the mean of s under the power law b e^-bu.
+    """
+
+    statistic: Callable[[FloatArray], FloatArray]
+    peak: Callable[[float, float], float]
+    reach: Callable[[float, float], tuple[float, float]]
+    power_law: Callable[[float], float]
+
+
+class _State(NamedTuple):
+    """ln Z, the means of (u, s) and their covariances at one (p, q)."""
+
+    log_z: float
+    mean_u: float
+    mean_s: float
+    var_u: float
+    var_s: float
+    cov: float
+
+
+def _over(drop: float, rate: float) -> float:
+    return drop / rate if rate > 0.0 else math.inf
+
+
+def _quadratic_reach(_: float, q: float) -> tuple[float, float]:
+    distance = math.sqrt(_over(_DROP, q))
+    return distance, distance
+
+
+def _exponential_reach(p: float, q: float) -> tuple[float, float]:
+    """Upper bounds of the roots of e^w - 1 - w = y on both sides; the curvature at the peak is q - p."""
+    y = _over(_DROP, q - min(p, 0.0))
+    left = y + math.sqrt(2.0 * y)
+    return left, math.log1p(left)
+
+
+def _excess_growth(u: FloatArray) -> FloatArray:
+    """e^u - 1 - u, by its series where the difference would cancel."""
+    series = u * u * np.polynomial.polynomial.polyval(u, _GROWTH_SERIES)
+    return np.where(u < _SERIES_BELOW, series, np.expm1(u) - u)
+
+
+_LOGNORMAL = _Family(
+    statistic=lambda u: u * u,
+    peak=lambda p, q: _over(-p, 2.0 * q),
+    reach=_quadratic_reach,
+    power_law=lambda b: 2.0 / b**2,
+)
+_TRUNCATED = _Family(
+    statistic=_excess_growth,
+    peak=lambda p, q: math.log1p(_over(-p, q)),
+    reach=_exponential_reach,
+    power_law=lambda b: 1.0 / (b * (b - 1.0)) if b > 1.0 else math.inf,
+)
+
+
+def _window(family: _Family, p: float, q: float, length: float) -> tuple[float, float]:
+    """The part of [0, length] that holds all but e^-_DROP of the density."""
+    left, right = family.reach(p, q)
+    if p >= 0.0:
+        return 0.0, min(_over(_DROP, p), right, length)
+    peak = min(family.peak(p, q), length)
+    return max(0.0, peak - left), min(peak + right, length)
+
+
+def _state(family: _Family, p: float, q: float, length: float) -> _State:
+    low, high = _window(family, p, q, length)
+    u = low + (high - low) * _NODES
+    s = family.statistic(u)
+    exponent = -p * u - q * s
+    top = float(exponent.max())
+    mass = _WEIGHTS * np.exp(exponent - top)
+    total = float(mass.sum())
+    mass /= total
+    mean_u, mean_s = float(mass @ u), float(mass @ s)
+    du, ds = u - mean_u, s - mean_s
+    weighted = mass * ds
+    return _State(
+        log_z=top + math.log(total * (high - low)),
+        mean_u=mean_u,
+        mean_s=mean_s,
+        var_u=float(mass @ (du * du)),
+        var_s=float(weighted @ ds),
+        cov=float(weighted @ du),
+    )
+
+
+def _nested(u: FloatArray, family: _Family) -> _Rival | None:
+    """Fit an unbounded family; the power law is best iff its mean of s does not exceed the sample's."""
+    mean_u, mean_s = float(u.mean()), float(family.statistic(u).mean())
+    b = 1.0 / mean_u
+    if mean_s >= family.power_law(b):
+        return _Rival(0.0, 1.0, first=b, at_boundary=True)
+    fit = _minimise(family, mean_u, mean_s, p=b)
+    if fit is None:
+        return None
+    p, q, loss = fit
+    llr = min(0.0, u.size * (loss - 1.0 - math.log(mean_u)))
+    return _Rival(llr, _nested_p(llr), first=p, second=q)
+
+
+def _minimise(
+    family: _Family, mean_u: float, mean_s: float, *, p: float, length: float = math.inf
+) -> tuple[float, float, float] | None:
+    """Damped Newton for the least ln Z + p mean_u + q mean_s, inside q > 0; None if it does not converge.
+
+    Returns (p, q, least value). The function is convex; a step goes at most 0.9 of the way to q = 0.
+    """
+    q = 1e-3 / mean_s
+    state = _state(family, p, q, length)
+    loss = state.log_z + p * mean_u + q * mean_s
+    for _ in range(_NEWTON_STEPS):
+        dp, dq, slope = _newton_step(state, mean_u, mean_s)
+        if -slope <= _DECREMENT:
+            return p, q, loss
+        share = min(1.0, 0.9 * _over(q, -dq))
+        for _ in range(_HALVINGS):
+            state = _state(family, p + share * dp, q + share * dq, length)
+            trial = state.log_z + (p + share * dp) * mean_u + (q + share * dq) * mean_s
+            if trial <= loss + 1e-4 * share * slope + _ROUNDING * (1.0 + abs(loss)):
+                break
+            share /= 2.0
+        p, q, loss = p + share * dp, q + share * dq, trial
+    return None
+
+
+def _newton_step(state: _State, mean_u: float, mean_s: float) -> tuple[float, float, float]:
+    """Newton's step (dp, dq) and the slope along it, which is minus the squared decrement."""
+    gp, gq = mean_u - state.mean_u, mean_s - state.mean_s
+    determinant = state.var_u * state.var_s - state.cov**2
+    dp = (state.cov * gq - state.var_s * gp) / determinant
+    dq = (state.cov * gp - state.var_u * gq) / determinant
+    return dp, dq, gp * dp + gq * dq
+
+
+class _Extended(NamedTuple):
+    beta: float
+    decay: float
+    distance: float
+
+
+def _extended(evals: FloatArray, relative_cut: float) -> _Extended | None:
+    """Truncated power law on [peak, lambda_max], the peak being the left edge of the first fullest bin.
+
+    The histogram has 100 equal bins of log x over the eigenvalues above the cut. Logs are of x / lambda_max,
+    so a change of scale by a power of two moves no eigenvalue to another bin.
+    """
+    top = float(evals.max())
+    cut = max(relative_cut, evals.size * float(np.finfo(np.float64).eps)) * top
+    logs = np.log(np.sort(evals[evals > cut]) / top)
+    counts, edges = np.histogram(logs, bins=PEAK_BINS)
+    peak = float(edges[counts.argmax()])
+    u = logs[logs >= peak] - peak
+    length = float(u[-1])
+    mean_u, mean_s = float(u.mean()), float(_excess_growth(u).mean())
+    alpha = truncated_alpha(mean_u, length)
+    if u.size < LEAST_TAIL or alpha is None:
+        return None
+    p, q = alpha - 1.0, 0.0
+    if mean_s < _state(_TRUNCATED, p, q, length).mean_s:
+        fit = _minimise(_TRUNCATED, mean_u, mean_s, p=p, length=length)
+        if fit is None:
+            return None
+        p, q, _ = fit
+    return _Extended(1.0 + p - q, q * math.exp(-peak) / top, _bounded_distance(u, p, q))
+
+
+def _bounded_distance(u: FloatArray, p: float, q: float) -> float:
+    """Two-sided KS distance of ascending u from the truncated family on [0, u[-1]], gap by gap."""
+    starts = np.append(0.0, u[:-1])
+    half = (u - starts) / 2.0
+    nodes = starts[:, None] + half[:, None] * (_GAP_ROOTS + 1.0)
+    exponent = -p * nodes - q * _excess_growth(nodes)
+    cdf = np.cumsum(half * (np.exp(exponent - exponent.max()) @ _GAP_WEIGHTS))
+    cdf /= cdf[-1]
+    steps = np.arange(u.size + 1) / u.size
+    return float(max((steps[1:] - cdf).max(), (cdf - steps[:-1]).max()))

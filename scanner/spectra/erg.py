@@ -1,0 +1,52 @@
+"""The trace-log condition of SETOL: how many of the largest eigenvalues multiply to one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from schemas.results import FloatArray, TailFit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErgFit:
+    """Where the trace-log condition holds, and how far that is from the tail; there is no status column.
+
+    erg_num: eigenvalues inside, 1..n; erg_lambda: the least of them, weight^2; None without a crossing.
+    erg_gap: erg_num - n_tail; erg_dlambda: (xmin - erg_lambda) over the mean eigenvalue, unitless, 0 when
+    both tails agree; None also without a tail fit.
+    """
+
+    erg_num: int | None = None
+    erg_lambda: float | None = None
+    erg_gap: int | None = None
+    erg_dlambda: float | None = None
+
+
+def fit_erg(evals: FloatArray, tail: TailFit) -> ErgFit:
+    """Find the smallest k whose k largest eigenvalues, over their mean, have a product below one.
+
+    erg_num = min k with sum over the k largest of ln(lambda n / sum lambda) < 0. Input: (n,) float64
+    eigenvalues in any order, unit weight^2, not negative, and the tail fitted to them. All None for a zero
+    matrix, or when no product falls below one (all eigenvalues equal). Scale-free but for `erg_lambda`.
+    Cost: one sort and n logarithms. Source: the ERG (trace-log) condition of SETOL, with the
+    sign of erg_dlambda power law minus ERG.
+    """
+    total = float(evals.sum())
+    if total <= 0.0:
+        return ErgFit()
+    scale = evals.size / total
+    descending = np.sort(evals)[::-1]
+    with np.errstate(divide="ignore"):
+        below = np.cumsum(np.log(descending * scale)) < 0.0
+    if not below.any():
+        return ErgFit()
+    k = int(below.argmax())
+    edge = float(descending[k])
+    if tail.xmin is None or tail.n_tail is None:
+        return ErgFit(erg_num=k + 1, erg_lambda=edge)
+    return ErgFit(
+        erg_num=k + 1,
+        erg_lambda=edge,
+        erg_gap=k + 1 - tail.n_tail,
+        erg_dlambda=(tail.xmin - edge) * scale,
+    )

@@ -1,0 +1,231 @@
+"""Every rule below, at and above its threshold, and the silence of blocks that failed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scanner.api import scan
+from scanner.diagnosis.flags import judge, layer_findings, model_findings
+from schemas.config import Thresholds
+from schemas.results import FlagKind, Phase
+from schemas.rows import LayerMetrics
+
+LIMITS = Thresholds()
+PLACE = LayerMetrics(
+    repo_id="owner/name",
+    revision="0" * 40,
+    file="model.safetensors",
+    tensor="x.weight",
+    matrix_index=0,
+    role="q",
+    is_last=False,
+    dtype="F32",
+    shape=(1000, 1000),
+    status="ok",
+)
+SOUND = replace(
+    PLACE,
+    N=1000,
+    M=1000,
+    kernel_size=1,
+    num_evals=1000,
+    norm=1.0,
+    log_spectral_norm=0.0,
+    rank0_frac=0.0,
+    fit_status="ok",
+    alpha=3.0,
+    alpha_stderr=0.1,
+    alpha_trunc=2.9,
+    D_ks=0.05,
+    n_tail=100,
+    tail_decades=1.0,
+    bulk_status="ok",
+    mp_softrank=0.1,
+    phase=Phase.HEAVY_TAILED,
+)
+
+
+def kinds(**changes):
+    return {flag.kind.value for flag in layer_findings(replace(SOUND, **changes), LIMITS)}
+
+
+def test_a_sound_layer_has_no_findings():
+    assert kinds() == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"D_ks": 0.1}, set()),
+        ({"D_ks": 0.1001}, {"fit_unreliable"}),
+        ({"n_tail": 30}, set()),
+        ({"n_tail": 29}, {"fit_unreliable"}),
+        ({"n_tail": 20, "num_evals": 100}, set()),
+        ({"n_tail": 19, "num_evals": 100}, {"fit_unreliable"}),
+        ({"tail_decades": 0.3}, set()),
+        ({"tail_decades": 0.2999}, {"fit_unreliable"}),
+        ({"alpha": 4.0, "alpha_trunc": 3.0}, set()),
+        ({"alpha": 4.01, "alpha_trunc": 3.0}, {"fit_unreliable"}),
+        ({"alpha": 4.01, "alpha_trunc": None}, set()),
+        ({"alpha": 6.0, "alpha_trunc": 6.0}, set()),
+        ({"alpha": 6.01, "alpha_trunc": 6.0}, {"under_trained"}),
+        ({"alpha": 6.01, "alpha_trunc": 5.0}, {"fit_unreliable", "no_tail"}),
+        ({"alpha": 6.01, "D_ks": 0.2}, {"fit_unreliable", "no_tail"}),
+        ({"alpha": 1.75, "alpha_stderr": 0.125, "alpha_trunc": 1.7}, set()),
+        ({"alpha": 1.74, "alpha_stderr": 0.125, "alpha_trunc": 1.7}, {"over_trained"}),
+        ({"alpha": 1.5, "alpha_trunc": 1.4, "D_ks": 0.2}, {"fit_unreliable"}),
+        ({"phase": Phase.RANDOM_LIKE}, {"random_like"}),
+        ({"phase": Phase.BLEEDING_OUT}, set()),
+        ({"rank0_frac": 0.0499}, set()),
+        ({"rank0_frac": 0.05}, {"rank_collapse"}),
+        ({"rank0_frac": 0.05, "quant_method": "gptq"}, set()),
+        ({"null_status": "ok", "num_traps": 0}, set()),
+        ({"null_status": "ok", "num_traps": 1, "trap_cause": "mean", "w_mean": 0.3}, {"correlation_trap"}),
+        ({"null_status": "ok", "num_traps": 1, "trap_cause": "elements", "w_mean": 0.0}, {"correlation_trap"}),
+        ({"alpha": 1.99, "erg_dlambda": -0.1}, {"erg_violated"}),
+        ({"alpha": 1.99, "erg_dlambda": 0.0}, set()),
+        ({"alpha": 1.99, "erg_dlambda": None}, set()),
+        ({"alpha": 2.0, "erg_dlambda": -0.1}, set()),
+    ],
+)
+def test_rules_at_their_thresholds(changes, found):
+    assert kinds(**changes) == found
+
+
+NO_FIT = {"fit_status": "no_candidate", "alpha": None, "alpha_stderr": None}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        NO_FIT | {"D_ks": 0.5, "n_tail": 1, "tail_decades": 0.0},
+        {"fit_status": "constant", "alpha": 9.0},
+        {"bulk_status": "no_bulk", "phase": Phase.RANDOM_LIKE},
+        {"null_status": "off", "num_traps": 3},
+        NO_FIT | {"alpha": 1.5, "erg_dlambda": -1.0},
+        {"status": "skipped", "alpha": 9.0},
+        {"status": "failed", "status_reason": "read_error", "alpha": 9.0},
+    ],
+)
+def test_a_failed_block_raises_no_flag(changes):
+    assert kinds(**changes) == set()
+
+
+def test_every_weakness_is_one_flag_with_the_first_reason():
+    weak = replace(SOUND, D_ks=0.3, n_tail=5, tail_decades=0.1)
+    (flag,) = layer_findings(weak, LIMITS)
+    assert (flag.kind, flag.value, flag.threshold) == (FlagKind.FIT_UNRELIABLE, 0.3, 0.1)
+    assert "0.300" in flag.sentence
+
+
+def test_evidence_travels_with_the_flag():
+    (flag,) = layer_findings(replace(SOUND, alpha=7.5, alpha_trunc=7.0), LIMITS)
+    assert (flag.kind, flag.value, flag.threshold) == (FlagKind.UNDER_TRAINED, 7.5, 6.0)
+
+
+def test_thresholds_come_from_the_config():
+    limits = Thresholds(under_trained_alpha=2.0)
+    assert [flag.kind for flag in layer_findings(SOUND, limits)] == [FlagKind.UNDER_TRAINED]
+
+
+def test_zeros_and_nonfinite_entries():
+    (zero,) = layer_findings(replace(PLACE, status_reason="zero_matrix"), LIMITS)
+    broken = replace(PLACE, status="failed", status_reason="nonfinite", num_nonfinite=3)
+    (nonfinite,) = layer_findings(broken, LIMITS)
+    assert zero.kind is FlagKind.ZERO_MATRIX
+    assert (nonfinite.kind, nonfinite.value) == (FlagKind.NONFINITE, 3.0)
+
+
+def siblings(logs, **changes):
+    return judge([replace(SOUND, log_spectral_norm=log, **changes) for log in logs], LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("logs", "outliers"),
+    [
+        ([0.0] * 11 + [0.99], 0),
+        ([0.0] * 11 + [1.0], 1),
+        ([0.0] * 11 + [-1.0], 1),
+        ([0.0, 0.2] * 5 + [0.1, 1.2], 1),
+        ([0.0, 0.3] * 5 + [0.15, 1.4], 0),
+        ([0.0, 1.0] * 5 + [0.5, 2.74], 0),
+        ([0.0, 1.0] * 5 + [0.5, 2.76], 1),
+        ([0.0] * 5 + [9.0], 1),
+        ([0.0] * 4 + [9.0], 0),
+        ([0.0] * 4 + [9.0, None], 0),
+    ],
+)
+def test_scale_outliers(logs, outliers):
+    rows = siblings(logs)
+    assert sum("scale_outlier" in row.flags for row in rows) == outliers
+
+
+def test_the_deviation_and_its_evidence_are_stored():
+    rows = siblings([1.0] * 6 + [-2.0])
+    assert [row.scale_dev for row in rows] == [0.0] * 6 + [-3.0]
+    assert {row.scale_peers for row in rows} == {7}
+    (flag,) = rows[-1].findings
+    assert (flag.kind, flag.value, flag.threshold) == (FlagKind.SCALE_OUTLIER, -3.0, 1.0)
+    assert "10^3.0 below" in flag.sentence
+    assert rows[-1].flags == ("scale_outlier",)
+
+
+@pytest.mark.parametrize("change", [{"N": 999}, {"role": "k"}, {"kernel_size": 9}, {"component": "vae"}])
+def test_only_alike_rows_are_siblings(change):
+    rows = judge([replace(SOUND, log_spectral_norm=0.0) for _ in range(5)] + [replace(SOUND, **change)], LIMITS)
+    assert {row.scale_dev for row in rows} == {None}
+    assert {row.scale_peers for row in rows} == {None}
+
+
+def test_judging_keeps_rows_and_their_order():
+    rows = [replace(SOUND, tensor=f"t{i}", matrix_index=i, alpha=7.0, alpha_trunc=7.0) for i in range(4)]
+    assert [row.tensor for row in judge(rows, LIMITS)] == ["t0", "t1", "t2", "t3"]
+    assert judge([], LIMITS) == ()
+
+
+@pytest.mark.parametrize(("factor", "deviation"), [(1e-4, -8.0), (10**-0.4, -0.8)])
+def test_one_layer_of_twelve_scaled(factor, deviation):
+    rng = np.random.default_rng(0)
+    state = {f"layers.{i}.q_proj.weight": rng.standard_normal((64, 64)) for i in range(12)}
+    plain = list(scan(state))
+    state["layers.5.q_proj.weight"] = state["layers.5.q_proj.weight"] * factor
+    rows = list(scan(state))
+    assert rows[5].scale_dev == pytest.approx(deviation, abs=0.1)
+    flagged = [row.layer_index for row in rows if "scale_outlier" in row.flags]
+    assert flagged == ([5] if deviation < -1 else [])
+    for row, before in zip(rows, plain, strict=True):
+        assert row.alpha == pytest.approx(before.alpha, rel=1e-9)
+
+
+def model(softranks, random):
+    rows = [replace(SOUND, mp_softrank=value) for value in softranks]
+    return model_findings(
+        [
+            replace(row, phase=Phase.RANDOM_LIKE if i < random else Phase.BULK_DECAY)
+            for i, row in enumerate(rows)
+        ],
+        LIMITS,
+    )
+
+
+@pytest.mark.parametrize(
+    ("softranks", "random", "found"),
+    [
+        ([0.75] * 6, 2, True),
+        ([0.749] * 6, 2, False),
+        ([0.75] * 6, 1, False),
+        ([1.0] * 4, 4, True),
+        ([1.0] * 3, 3, False),
+        ([1.0, 1.0, 1.0, 0.1, 0.1, 0.1, 0.1], 7, False),
+    ],
+)
+def test_untrained_models(softranks, random, found):
+    flags = model(softranks, random)
+    assert [flag.kind for flag in flags] == [FlagKind.UNTRAINED_LIKE] * found
+
+
+def test_untrained_counts_only_rows_with_a_bulk():
+    rows = [replace(SOUND, mp_softrank=1.0, phase=Phase.RANDOM_LIKE) for _ in range(3)]
+    rows += [replace(SOUND, bulk_status="too_small", mp_softrank=None, phase=Phase.UNDECIDED)] * 10
+    assert model_findings(rows, LIMITS) == ()

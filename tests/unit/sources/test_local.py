@@ -1,0 +1,135 @@
+"""Models on disk: what is listed, what the revision depends on, and files that are not what they were."""
+
+import os
+import shutil
+
+import pytest
+
+from scanner.sources.local import LocalSource
+from schemas.errors import SourceError
+from schemas.results import FailureKind
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SHA256 = "ab" * 32
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "owner" / "name"
+    (root / "unet").mkdir(parents=True)
+    (root / ".cache").mkdir()
+    (root / "model.safetensors").write_bytes(bytes(range(200)))
+    (root / "unet/model.safetensors").write_bytes(b"unet")
+    (root / "config.json").write_text("{}")
+    (root / "README.md").write_text("---\nlicense: mit\npipeline_tag: fill-mask\nbase_model: a/b\n---\n")
+    (root / "notes.txt").write_text("notes")
+    (root / ".cache/model.safetensors").write_bytes(b"hidden")
+    return root
+
+
+def pinned(root):
+    return LocalSource(root).repository("owner/name")
+
+
+def file_of(repository, path="model.safetensors"):
+    return next(file for file in repository.files if file.path == path)
+
+
+def test_a_folder_lists_weights_and_configs(folder):
+    found = {file.path: file.size for file in pinned(folder).files}
+    assert found == {"config.json": 2, "model.safetensors": 200, "unet/model.safetensors": 4}
+
+
+def test_the_card_gives_facts_and_no_counts(folder):
+    facts = pinned(folder).facts
+    assert (facts.license, facts.pipeline_tag, facts.base_model) == ("mit", "fill-mask", "a/b")
+    assert (facts.downloads, facts.likes) == (None, None)
+
+
+def test_one_file_is_a_repository(folder):
+    repository = pinned(folder / "model.safetensors")
+    (file,) = repository.files
+    assert (file.path, file.size) == ("model.safetensors", 200)
+    assert LocalSource(folder / "model.safetensors").read(file, 10, 13) == bytes([10, 11, 12])
+
+
+def test_spans_are_fresh_writable_buffers(folder):
+    source = LocalSource(folder)
+    file = file_of(pinned(folder))
+    first, second = source.stream(file, [(0, 3), (150, 155)])
+    assert (first, second) == (bytearray([0, 1, 2]), bytearray(range(150, 155)))
+    first[0] = 9
+    assert source.read(file, 0, 1) == b"\0"
+    assert source.read(file, 5, 5) == b""
+
+
+def test_the_revision_is_the_content(folder, tmp_path):
+    before = pinned(folder).ref.revision
+    assert len(before) == 40
+    os.utime(folder / "model.safetensors", (1, 1))
+    copied = shutil.copytree(folder, tmp_path / "elsewhere")
+    (copied / "notes.txt").write_text("other notes")
+    assert pinned(folder).ref.revision == pinned(copied).ref.revision == before
+    (copied / "model.safetensors").write_bytes(bytes(reversed(range(200))))
+    assert pinned(copied).ref.revision != before
+
+
+def test_a_renamed_file_is_another_revision(folder):
+    before = pinned(folder).ref.revision
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    assert pinned(folder).ref.revision != before
+
+
+def test_equal_content_has_an_equal_content_id(folder):
+    (folder / "unet/model.safetensors").write_bytes(bytes(range(200)))
+    repository = pinned(folder)
+    first, second = file_of(repository), file_of(repository, "unet/model.safetensors")
+    assert first.content_id == second.content_id
+
+
+def test_a_cached_snapshot_keeps_its_commit_and_its_hashes(folder, tmp_path):
+    repo = tmp_path / "hub" / "models--owner--name"
+    snapshot = repo / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repo / "blobs").mkdir()
+    shutil.copy(folder / "model.safetensors", repo / "blobs" / SHA256)
+    shutil.copy(folder / "config.json", repo / "blobs" / "c0ffee")
+    (snapshot / "model.safetensors").symlink_to(f"../../blobs/{SHA256}")
+    (snapshot / "config.json").symlink_to("../../blobs/c0ffee")
+    repository = pinned(snapshot)
+    assert repository.ref.revision == COMMIT
+    assert file_of(repository).sha256 == SHA256
+    assert file_of(repository, "config.json").sha256 is None
+    assert LocalSource(snapshot).read(file_of(repository), 0, 2) == b"\0\1"
+
+
+def test_a_truncated_file_ends_the_stream_after_what_is_there(folder):
+    file = file_of(pinned(folder))
+    (folder / "model.safetensors").write_bytes(bytes(50))
+    with pytest.raises(SourceError) as caught:
+        LocalSource(folder).read(file, 40, 60)
+    assert caught.value.kind is FailureKind.SIZE_MISMATCH
+    assert "ends at byte 50, expected 200: truncated" in caught.value.message
+    assert caught.value.file == "model.safetensors"
+    assert not caught.value.retryable
+
+
+def test_a_file_that_grew_is_another_file(folder):
+    file = file_of(pinned(folder))
+    (folder / "model.safetensors").write_bytes(bytes(300))
+    with pytest.raises(SourceError) as caught:
+        LocalSource(folder).read(file, 0, 10)
+    assert caught.value.kind is FailureKind.ETAG_CHANGED
+
+
+def test_a_missing_file_is_a_read_error(folder):
+    file = file_of(pinned(folder))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(SourceError, match="cannot read .*No such file") as caught:
+        LocalSource(folder).read(file, 0, 1)
+    assert (caught.value.kind, caught.value.retryable) == (FailureKind.READ_ERROR, False)
+
+
+def test_an_empty_folder_has_no_files(tmp_path):
+    repository = pinned(tmp_path)
+    assert (repository.files, len(repository.ref.revision)) == ((), 40)
