@@ -143,6 +143,57 @@ def show(
 
 
 @cli.command()
+@click.argument("repo_id", metavar="REPO")
+@click.option(
+    "--kind",
+    required=True,
+    type=click.Choice(["learning-rate", "weight-decay", "pruning", "experts", "lr", "wd", "prune"]),
+    help="What to allocate; lr, wd and prune are short for the first three.",
+)
+@_lake_option
+@click.option(
+    "--base",
+    type=float,
+    help="Global learning rate or decay, share to prune, number of experts.  [default: 0.1, 0.1, 0.7, 160]",
+)
+@click.option(
+    "--scale",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="Factors of the smallest and the largest alpha.  [default: 0.5 1.5, 0.667 5, 0.8 1.2]",
+)
+@click.option(
+    "--variant", type=click.Choice(["linear", "sqrt", "log2"]), help="Map of a learning rate or decay plan."
+)
+@click.option(
+    "--alpha",
+    type=click.Choice(["alpha_hill", "alpha", "alpha_peak_compat"]),
+    help="Column to go by.  [default: alpha_hill; for pruning and experts alpha_peak_compat]",
+)
+@click.option("--beta", type=float, help="Power of alpha in an experts plan.  [default: 2.5]")
+@click.option(
+    "--clip/--no-clip", default=None, help="Keep sparsities at 1 or below (default), or the original rule."
+)
+@click.option(
+    "--guard/--no-guard", default=True, help="Whether few or nearly equal alphas give a uniform plan."
+)
+@click.option("--component", help="Sub-model of a repository of several.")
+@click.option("--format", "form", type=click.Choice(["yaml", "json"]), help="Default: yaml.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead."
+)
+def plan(**options: Any) -> None:
+    """Turn the layers of one model into factors for each: learning rates, decay, sparsity or experts.
+
+    The rules are those of TempBalance, AlphaDecay, AlphaPruning and AlphaLoRA. For an optimizer's parameter
+    groups see scanner.diagnosis.groups.parameter_groups.
+    """
+    from jobs.planning import plan as run
+
+    run(**options)
+
+
+@cli.command()
 @_lake_option
 @_output_options
 @_limit_option(1000)

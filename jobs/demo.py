@@ -111,6 +111,9 @@ def _made(hub: Path, suffix: str, make: Callable[[StateDict], StateDict], model:
         from safetensors.torch import load_file
 
         source = model or installed_model()
+        missing = [name for name in ("config.json", "model.safetensors") if not (source / name).is_file()]
+        if missing:
+            raise UsageError(f"{source} has no {' and no '.join(missing)}: give --model a folder with both")
         draft = target.with_name(f".{target.name}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from schemas.errors import UsageError
 
 FORMATS = ("table", "csv", "json", "parquet")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t")
 
 
 def emit(
@@ -122,13 +122,17 @@ def _shown(value: Any) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """A CSV cell: floats in full, text that a spreadsheet would run is quoted as text."""
+    """A CSV cell: floats in full, text that a spreadsheet would run is quoted as text.
+
+    A lone carriage return, which the csv module would not quote, would end the row.
+    """
     if isinstance(value, list | dict):
         return json.dumps(value, default=_jsonable)
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
+    if isinstance(value, str):
+        value = value.replace("\r", "\\r")
+        return "'" + value if value.startswith(_FORMULA) else value
     return value
 
 

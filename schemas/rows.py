@@ -373,7 +373,7 @@ class Failure:
     stage: str = column("string", "list, resolve, header, plan, read, decode, spectrum, fit, write")
     kind: str = column("string", "FailureKind code")
     message: str = column("string", "<= 512 characters, control characters escaped")
-    retryable: bool = column("bool", "the next scan tries again")
+    retryable: bool = column("bool", "trying again may help")
     resolved: bool = column("bool", "a later scan succeeded", default=False)
     attempt: int = column("int32", ">= 1", default=1)
     http_status: int | None = column("int32", "100..599", "not HTTP")

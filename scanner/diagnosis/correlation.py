@@ -4,11 +4,12 @@ Scale metrics order models of one family well and models of all families badly, 
 a pooled coefficient alone says neither.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 from math import factorial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,15 @@ SIGN_MIN = 4
 
 RESAMPLES = 2000
 
+LARGEST = 1e100
+"""Beyond it a value is no measurement, and its square no float."""
+
 _EXACT_UP_TO = 7
 _COUNT_BLOCK = 1 << 22
 _PAIR_BLOCK = 256
 
 Floats = NDArray[np.float64]
+Coefficient = Callable[[Floats, Floats], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,20 +99,16 @@ def correlate(
 ) -> CorrelationReport:
     """Report on n models: metric and score (n,) in any units, stratum names (n,).
 
-    None, NaN and Inf leave a model out. Costs 2000 products of n_s x n_s for the interval. Ranks follow
+    None, NaN and values beyond 1e100 leave a model out. Costs 2000 products of n_s x n_s for the interval. Ranks follow
     Kendall, Biometrika 33 (1945) and Spearman with mid-ranks; p is exact up to n = 7.
     """
     samples = _samples(metric, score, strata)
     found = tuple(_stratum(sample) for sample in samples)
     x, y = _joined(sample.x for sample in samples), _joined(sample.y for sample in samples)
-    centred_x, centred_y = (
-        _joined(values - values.mean() for values in side)
-        for side in ([sample.x for sample in samples], [sample.y for sample in samples])
-    )
+    line = _line(_joined(_centred(s.x) for s in samples), _joined(_centred(s.y) for s in samples))
     pooled, within = _coefficient(stats.kendalltau, x, y), _weighted([(s.n, s.tau) for s in found])
     agreement = _sign_agreement(found)
     reason = _refusal(found, pooled, within, agreement)
-    line = _line(centred_x, centred_y)
     return CorrelationReport(
         strata=found,
         n=len(x),
@@ -131,7 +132,7 @@ def _samples(
     """Complete models by stratum: the largest first, then by name; inside by metric and score."""
     members: dict[str, list[tuple[float, float]]] = {}
     for x, y, name in zip(metric, score, strata, strict=True):
-        if x is not None and y is not None and name and np.isfinite(x) and np.isfinite(y):
+        if x is not None and y is not None and name and abs(x) <= LARGEST and abs(y) <= LARGEST:
             members.setdefault(name, []).append((float(x), float(y)))
     ordered = sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
     pairs = ((name, np.array(sorted(values), dtype=np.float64)) for name, values in ordered)
@@ -155,21 +156,21 @@ def _stratum(sample: _Sample) -> StratumCorrelation:
     )
 
 
-def _coefficient(of: object, x: Floats, y: Floats) -> float | None:
+def _coefficient(of: Coefficient, x: Floats, y: Floats) -> float | None:
     """The coefficient of a scipy.stats function, or None where it has none."""
     if not _varies(x) or not _varies(y):
         return None
-    return float(of(x, y).statistic)  # type: ignore[operator]
+    return float(of(x, y).statistic)
 
 
-def _p_value(of: object, score: np.ufunc, x: Floats, y: Floats) -> float:
+def _p_value(of: Coefficient, score: np.ufunc, x: Floats, y: Floats) -> float:
     """Two-sided p: over all n! pairings up to n = 7, beyond that scipy's, and never below 2/n!.
 
     Spearman's t approximation says p = 0 for four models in order; the least there is is 2/4! = .083.
     """
     if len(x) > _EXACT_UP_TO:
         least = 2 / factorial(len(x)) if len(x) < 20 else 0.0
-        return max(float(of(x, y).pvalue), least)  # type: ignore[operator]
+        return max(float(of(x, y).pvalue), least)
     return _exact_p(_pair_scores(x, score), _pair_scores(y, score))
 
 
@@ -199,12 +200,13 @@ def _line(x: Floats, y: Floats) -> tuple[float, float, float] | None:
 
     R^2 of a constant y is 0: there is nothing the line explains.
     """
-    if not _varies(x):
+    dx, dy = _centred(x), _centred(y)
+    spread, total = float(dx @ dx), float(dy @ dy)
+    if not spread:
         return None
-    dx, dy = x - x.mean(), y - y.mean()
-    slope = float(dx @ dy / (dx @ dx))
-    residual, total = float(np.sum((dy - slope * dx) ** 2)), float(dy @ dy)
-    r2 = max(0.0, 1 - residual / total) if _varies(y) else 0.0
+    slope = float(dx @ dy) / spread
+    residual = float(np.sum((dy - slope * dx) ** 2))
+    r2 = max(0.0, 1 - residual / total) if total else 0.0
     return slope, r2, float(np.sqrt(residual / len(x)))
 
 
@@ -300,6 +302,11 @@ def _tau(value: float | None) -> str:
 
 def _varies(values: Floats) -> bool:
     return len(values) > 1 and bool(np.any(values != values[0]))
+
+
+def _centred(values: Floats) -> Floats:
+    """Values minus their mean, exactly 0 where they are all equal."""
+    return values - values.mean() if _varies(values) else np.zeros_like(values)
 
 
 def _joined(parts: Iterable[Floats]) -> Floats:

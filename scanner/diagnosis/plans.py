@@ -6,12 +6,12 @@ pruning and fewer new experts.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import floor, isfinite, log2, sqrt
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 from scanner.weights.roles import natural
 from schemas.errors import ConfigError
@@ -88,7 +88,7 @@ class PlanEntry:
     """What one weight tensor, or one block of them, gets.
 
     `value` = `factor` * the even share: the base value, or for experts total / blocks. `alpha` is the mean
-    over the rows behind it, None where there is none. `note` says why an entry is left at its even share.
+    over the rows behind it, None where none has one. `note` says why an entry is left at the even share.
     """
 
     name: str
@@ -122,13 +122,18 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """What gets one value: a tensor or a block, its parameters, and its alpha if that is to count."""
+    """What gets one value: a tensor or a block. With a `note` it takes no part in the allocation."""
 
     name: str
     tensors: tuple[str, ...]
     params: int
     alpha: float | None
     note: str | None
+
+    @property
+    def usable(self) -> float | None:
+        """The alpha that counts."""
+        return None if self.note else self.alpha
 
 
 def make_plan(
@@ -161,11 +166,8 @@ def make_plan(
     options = _resolved(kind, base, scale, variant, alpha, beta, clip)
     _check(rows, options)
     parts = _blocks(rows, options.alpha) if _by_block(kind) else _tensors(rows, options.alpha)
-    alphas = [part.alpha for part in parts if part.alpha is not None]
-    reason = _not_usable(alphas, guard)
-    if reason:
-        parts = [replace(part, alpha=None) for part in parts]
-    return replace(options, reason=reason, entries=_entries(parts, options))
+    reason = _not_usable([part.usable for part in parts if part.usable is not None], guard)
+    return replace(options, reason=reason, entries=_entries(parts, replace(options, reason=reason)))
 
 
 # Options
@@ -238,7 +240,7 @@ def _check(rows: Sequence[LayerMetrics], plan: Plan) -> None:
     fitted = [row for row in rows if row.fit_ok]
     if fitted and all(getattr(row, plan.alpha) is None for row in fitted):
         held = [name for name in ALPHA_COLUMNS if any(getattr(row, name) is not None for row in fitted)]
-        instead = f"take alpha {' or '.join(held)} instead" if held else "scan the model again"
+        instead = f"take {' or '.join(held)} instead (--alpha)" if held else "scan the model again"
         raise ConfigError(f"{plan.alpha} was not computed for this model (NULL in every layer): {instead}")
 
 
@@ -313,8 +315,8 @@ def _part(
         name=name,
         tensors=tuple(dict.fromkeys(row.tensor for row in rows)),
         params=sum((row.N or 0) * (row.M or 0) * _slices(row) for row in rows),
-        alpha=fmean(found) if found and note is None else None,
-        note=note if found or note else f"no {column}",
+        alpha=fmean(found) if found else None,
+        note=note or (None if found else f"no {column}"),
     )
 
 
@@ -326,17 +328,27 @@ def _slices(row: LayerMetrics) -> int:
 
 
 def _entries(parts: Sequence[_Part], plan: Plan) -> tuple[PlanEntry, ...]:
-    """Values of all parts; those without an alpha take the even share."""
+    """Values of all parts; those that do not count, in a uniform plan all, take the even share."""
+    if not parts:
+        return ()
+    alphas = [None if plan.reason else part.usable for part in parts]
     if plan.kind is PlanKind.EXPERTS:
-        return _expert_entries(parts, plan)
-    counting = [part for part in parts if part.alpha is not None]
-    alphas = [part.alpha for part in counting if part.alpha is not None]
+        counts = _experts(alphas, plan)
+        return tuple(_entry(p, n, plan.base / len(parts)) for p, n in zip(parts, counts, strict=True))
+    counting = {part: alpha for part, alpha in zip(parts, alphas, strict=True) if alpha is not None}
+    values = dict(zip(counting, _values(list(counting.values()), list(counting), plan), strict=True))
+    return tuple(_entry(part, values.get(part, plan.base), plan.base) for part in parts)
+
+
+def _values(alphas: Sequence[float], parts: Sequence[_Part], plan: Plan) -> list[float]:
+    if not alphas:
+        return []
+    if plan.variant in _CURVES:
+        return [plan.base * share for share in _proportional(alphas, _CURVES[plan.variant])]
+    factors = _linear(alphas, plan.scale or (1.0, 1.0))
     if plan.kind is PlanKind.PRUNING:
-        values = _sparsities(alphas, [part.params for part in counting], plan)
-    else:
-        values = _tuned(alphas, plan)
-    given = {part.name: value for part, value in zip(counting, values, strict=True)}
-    return tuple(_entry(part, given.get(part.name, plan.base), plan.base) for part in parts)
+        return _sparsities(factors, [part.params for part in parts], plan)
+    return [plan.base * factor for factor in factors]
 
 
 def _entry(part: _Part, value: float, even: float) -> PlanEntry:
@@ -358,45 +370,38 @@ def _linear(alphas: Sequence[float], scale: Range) -> list[float]:
     return [s1 + (a - low) / (high - low) * (s2 - s1) for a in alphas]
 
 
-_CURVES: Mapping[Variant, Callable[[float], float]] = {"sqrt": sqrt, "log2": log2}
+_CURVES: Mapping[str | None, Callable[[float], float]] = {"sqrt": sqrt, "log2": log2}
 
 
-def _tuned(alphas: Sequence[float], plan: Plan) -> list[float]:
-    """Learning rates or decays (TempBalance's three maps; AlphaDecay uses the same)."""
-    if not alphas:
-        return []
-    if plan.scale:
-        return [plan.base * factor for factor in _linear(alphas, plan.scale)]
-    curve = _CURVES[plan.variant or "sqrt"]
+def _proportional(alphas: Sequence[float], curve: Callable[[float], float]) -> list[float]:
+    """Factors of mean 1 in proportion to curve(alpha)."""
     weights = [curve(a) for a in alphas]
-    return [plan.base * weight / fmean(weights) for weight in weights]
+    mean = fmean(weights)
+    return [weight / mean for weight in weights]
 
 
-def _sparsities(alphas: Sequence[float], params: Sequence[int], plan: Plan) -> list[float]:
-    """AlphaPruning's map: weights scaled to the wanted share of all parameters, capped where asked."""
-    if not alphas or not plan.scale:
-        return []
-    weights = _linear(alphas, plan.scale)
-    values = [0.0] * len(weights)
+def _sparsities(weights: Sequence[float], params: Sequence[int], plan: Plan) -> list[float]:
+    """AlphaPruning's scaling to the wanted share of all parameters; where asked, what is full stays full."""
+    values = [1.0] * len(weights)
     free, wanted = list(range(len(weights))), plan.base * sum(params)
     while free:
         factor = wanted / sum(params[i] * weights[i] for i in free)
-        full = {i for i in free if plan.clip and factor * weights[i] >= 1}
-        for i in free:
-            values[i] = 1.0 if i in full else factor * weights[i]
-        wanted -= sum(params[i] for i in full)
-        free = [i for i in free if i not in full] if full else []
+        partial = [i for i in free if not plan.clip or factor * weights[i] < 1]
+        if len(partial) == len(free):
+            for i in free:
+                values[i] = factor * weights[i]
+            break
+        wanted -= sum(params[i] for i in free) - sum(params[i] for i in partial)
+        free = partial
     return values
 
 
-def _expert_entries(parts: Sequence[_Part], plan: Plan) -> tuple[PlanEntry, ...]:
+def _experts(alphas: Sequence[float | None], plan: Plan) -> list[int]:
     """AlphaLoRA's shares; a block without an alpha takes the mean share."""
-    if not parts:
-        return ()
-    powers = [None if part.alpha is None else part.alpha ** (plan.beta or 0.0) for part in parts]
-    even = fmean([power for power in powers if power is not None] or [1.0])
-    counts = largest_remainder([even if power is None else power for power in powers], int(plan.base))
-    return tuple(_entry(p, n, plan.base / len(parts)) for p, n in zip(parts, counts, strict=True))
+    largest = max((alpha for alpha in alphas if alpha is not None), default=1.0)
+    powers = [None if alpha is None else (alpha / largest) ** (plan.beta or 0.0) for alpha in alphas]
+    mean = fmean([power for power in powers if power is not None] or [1.0])
+    return largest_remainder([mean if power is None else power for power in powers], int(plan.base))
 
 
 def largest_remainder(weights: Sequence[float], total: int) -> list[int]:
@@ -412,84 +417,3 @@ def largest_remainder(weights: Sequence[float], total: int) -> list[int]:
     for i in order[: total - sum(counts)]:
         counts[i] += 1
     return counts
-
-
-# The optimizer
-
-
-def parameter_groups(plan: Plan, named_parameters: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
-    """Parameter groups for a torch optimizer, from `model.named_parameters()`.
-
-    One group a tensor of the plan, named after it, with its own `lr` or `weight_decay`; a last group `base`
-    of all the rest with the base value. Biases and norms follow their layer: `x.bias` follows `x.weight`; a
-    norm follows the layer it is called after (`bn1`, `norm1` -> `conv1`), the one before it in a sequence
-    (`features.4` -> `features.3`), or the only one beside it (`output.LayerNorm` -> `output.dense`). Other
-    vectors, and parameters the plan does not name, keep the base value. A parameter needs only `ndim`.
-
-    Raises ConfigError for a plan that is no optimizer's business, and when no name is the model's.
-    """
-    key = PUBLISHED[plan.kind].group_key
-    if key is None:
-        raise ConfigError(f"a {plan.kind} plan has no parameter groups: take learning-rate or weight-decay")
-    named = dict(named_parameters)
-    values = {entry.name: entry.value for entry in plan.entries if entry.alpha is not None}
-    _same_model(values, named)
-    members: dict[str | None, list[Any]] = defaultdict(list)
-    leaders = _Leaders(values, named)
-    for name, parameter in named.items():
-        members[leaders.of(name)].append(parameter)
-    rest = members.pop(None, [])
-    groups = [{"params": members[n], key: values[n], "name": n} for n in values if n in members]
-    return [*groups, {"params": rest, key: plan.base, "name": "base"}] if rest else groups
-
-
-def _same_model(values: Mapping[str, float], named: Mapping[str, Any]) -> None:
-    if values and not values.keys() & named.keys():
-        raise ConfigError(
-            f"no tensor of the plan is a parameter of this model: the plan has {next(iter(values))}, the model "
-            f"{next(iter(named), 'nothing')}; give the names of the checkpoint, for example "
-            "((name.removeprefix('module.'), p) for name, p in model.named_parameters())"
-        )
-
-
-class _Leaders:
-    """Which tensor of the plan a parameter follows."""
-
-    def __init__(self, planned: Iterable[str], named: Mapping[str, Any]) -> None:
-        self._named = named
-        self._planned = frozenset(planned) & named.keys()
-        matrices = [name for name, parameter in named.items() if parameter.ndim > 1]
-        self._layers = frozenset(_split(name)[0] for name in matrices)
-        self._beside: dict[str, list[str]] = defaultdict(list)
-        for name in matrices:
-            self._beside[_split(_split(name)[0])[0]].append(name)
-
-    def of(self, name: str) -> str | None:
-        """The planned tensor whose value `name` takes, or None for the base value."""
-        if name in self._planned:
-            return name
-        if self._named[name].ndim > 1:
-            return None
-        module, last = _split(name)
-        if module in self._layers:
-            return self._if_planned(f"{module}.{last}".removeprefix(".").replace("bias", "weight"))
-        return self._of_norm(module)
-
-    def _of_norm(self, module: str) -> str | None:
-        parent, own = _split(module)
-        called = [own.replace(mark, "conv") for mark in ("bn", "norm") if mark in own]
-        before = [str(int(own) - 1)] if own.isdigit() else []
-        for sibling in called + before:
-            if leader := self._if_planned(f"{parent}.{sibling}.weight".removeprefix(".")):
-                return leader
-        beside = self._beside[parent]
-        return self._if_planned(beside[0]) if len(beside) == 1 and own else None
-
-    def _if_planned(self, name: str) -> str | None:
-        return name if name in self._planned else None
-
-
-def _split(name: str) -> tuple[str, str]:
-    """('a.b', 'c') of 'a.b.c'."""
-    head, _, last = name.rpartition(".")
-    return head, last

