@@ -46,7 +46,7 @@ def _limit_option(default: int) -> Callable[[Command], Command]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="hubspectra")
 def cli() -> None:
-    r"""Tell well-trained models from broken ones by their weights alone.
+    """Tell well-trained models from broken ones by their weights alone.
 
     Reads the weight matrices of models straight from a hub or a disk, computes their exact eigenvalue
     spectra, fits power-law tails, flags what looks wrong, and keeps it all as Parquet for SQL.
@@ -58,7 +58,7 @@ def cli() -> None:
       hubspectra scan ./models --lake lake           scan models on disk
       hubspectra leaderboard --lake lake             compare them
       hubspectra show owner/name --lake lake         one model, worst layers first
-    """
+    """  # noqa: D301
 
 
 @cli.command()
@@ -91,7 +91,7 @@ def cli() -> None:
 @click.option("--dry-run", is_flag=True, help="Read headers only; tell bytes, time and memory.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only the summary.")
 def scan(targets: tuple[str, ...], **options: Any) -> int:
-    r"""Scan models into a lake.
+    """Scan models into a lake.
 
     TARGET is owner/name, owner/name@revision, a model's folder, a .safetensors file, a folder of models
     laid out owner/name, or a huggingface cache. Run it again to go on where it stopped: finished models
@@ -101,7 +101,7 @@ def scan(targets: tuple[str, ...], **options: Any) -> int:
 
     \b
     Exit codes: 0 all read; 3 finished, but something failed (named); 1 your input; 2 usage.
-    """
+    """  # noqa: D301
     from jobs.commands import scan as run
 
     return run(targets, **options)
@@ -213,20 +213,53 @@ def flags(
     emit(questions.flags(lake, kind, repo, limit, _brief(form, output)), form, output)
 
 
+@cli.command("correlate")
+@click.argument("metric")
+@click.argument("score")
+@_lake_option
+@click.option(
+    "--csv",
+    "csv_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Scores by repo_id or model; with METRIC in it too, no lake is needed.",
+)
+@click.option("--by", help="Column that tells comparable models apart.  [default: stratum, or stratum_key]")
+@click.option("--lower-is-better", is_flag=True, help="SCORE is an error or a loss; its sign is turned.")
+@_output_options
+def correlate_scores(form: str | None, output: Path | None, **question: Any) -> None:
+    """Hold a METRIC of models against a SCORE, inside strata of comparable models.
+
+    METRIC is a column of the models view. SCORE is an evaluation result of the model cards, as
+    task/dataset/metric or a part of that, or a column of --csv. Says so in words when strata disagree or
+    the pooled sign is not theirs: then no one order of all models means anything.
+
+    \b
+    Example: hubspectra correlate alpha_hat top1_err --lower-is-better --csv trends.csv --by series
+    """  # noqa: D301
+    from jobs.correlating import answer
+    from jobs.output import emit
+
+    brief = _brief(form, output)
+    table, verdict = answer(**question, brief=brief)
+    emit(table, form, output, f"{question['metric']} against {question['score']}")
+    if brief:
+        click.echo(verdict)
+
+
 @cli.command()
 @click.argument("query", required=False)
 @_lake_option
 @_output_options
 @click.option("--print-views", is_flag=True, help="Print SQL that opens the lake in any DuckDB client.")
 def sql(query: str | None, lake: Path, form: str | None, output: Path | None, print_views: bool) -> None:
-    r"""Ask the lake in SQL (DuckDB).
+    """Ask the lake in SQL (DuckDB).
 
     \b
     Views: layers, repositories, failures, runs (as stored);
            models, leaderboard, flags, weightwatcher (derived).
     Example: hubspectra sql "SELECT role, median(alpha) FROM layers GROUP BY role"
     QUERY may be - for standard input.
-    """
+    """  # noqa: D301
     from jobs.leaderboard import ask, view_sql
     from jobs.output import emit
     from jobs.store import open_lake

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
+from jobs.output import printable
 from schemas.rows import Failure
 
 _LINE_EVERY = 10.0
@@ -72,9 +73,9 @@ def describe(counts: Counts, elapsed: float) -> str:
 
 def placed(failure: Failure) -> str:
     """The message of a failure, after its place where the message does not begin with it."""
-    if failure.message.startswith(failure.repo_id):
-        return failure.message
-    return " ".join(filter(None, (failure.repo_id, failure.file, failure.tensor))) + f": {failure.message}"
+    place = printable(" ".join(filter(None, (failure.repo_id, failure.file, failure.tensor))))
+    named = failure.message.startswith(printable(failure.repo_id))
+    return failure.message if named else f"{place}: {failure.message}"
 
 
 class _Silence:

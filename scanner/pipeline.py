@@ -298,6 +298,7 @@ def _component(
         downloads=facts.downloads,
         likes=facts.likes,
         params=sizes.total() if sizes else None,
+        scores=dict(facts.scores) or None,
         last_modified=facts.last_modified,
         scanned_at=datetime.now(UTC),
         num_planned=len(rows),

@@ -7,12 +7,17 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt
 
 from schemas.errors import ConfigError
 
 ProfileName = Literal["default", "full", "weightwatcher"]
 PROFILES: tuple[ProfileName, ...] = ("default", "full", "weightwatcher")
+
+Count = Annotated[int, Ge(1)]
+"""A number that a TOML file may not set below one."""
 
 _STRICT: Any = {"extra": "forbid", "strict": False, "allow_inf_nan": False}
 
@@ -26,9 +31,9 @@ class MatrixRules:
     kernel slices in one row), slice (a row each), flatten (out x in*k). depthwise: analyse them too.
     """
 
-    min_side: int = 8
-    min_evals: int = 8
-    max_evals_exact: int = 16384
+    min_side: Count = 8
+    min_evals: Count = 8
+    max_evals_exact: Count = 16384
     conv_mode: Literal["pool", "slice", "flatten"] = "pool"
     depthwise: bool = False
 
@@ -43,25 +48,25 @@ class SpectrumRules:
     """
 
     method: Literal["gram", "svd"] = "gram"
-    svd_above: float = 1e8
-    block: int = 512
+    svd_above: Annotated[float, Gt(1)] = 1e8
+    block: Count = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailRules:
     """The power-law fit: least tail, least eigenvalues, and the cut relative to lambda_max."""
 
-    min_tail: int = 10
-    min_evals: int = 20
-    relative_cut: float = 1e-12
+    min_tail: Count = 10
+    min_evals: Count = 20
+    relative_cut: Annotated[float, Gt(0), Lt(1)] = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkRules:
     """The Marchenko-Pastur fit: least eigenvalues, least slice side of a pooled convolution."""
 
-    min_evals: int = 50
-    min_conv_side: int = 16
+    min_evals: Count = 50
+    min_conv_side: Count = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +147,8 @@ def _fingerprint(config: ScanConfig) -> str:
 class WorkLimits:
     """How work is cut and retried; changes no number, so it is no part of the fingerprint.
 
-    unit_bytes, unit_cost: bounds of one work unit (bytes read; estimated seconds of one core). attempts: tries before a unit is given up. backoff: seconds before the
-    second try, doubled after each.
+    unit_bytes, unit_cost: bounds of one work unit (bytes read; estimated seconds of one core). attempts:
+    tries before a unit is given up. backoff: seconds before the second try, doubled after each.
     """
 
     unit_bytes: int = 1 << 30

@@ -131,7 +131,10 @@ class WorkUnit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepoFacts:
-    """What the hub and the model card say about a repository; None or empty where they are silent."""
+    """What the hub and the model card say about a repository; None or empty where they are silent.
+
+    `scores` are the card's own evaluation results: ("task/dataset/metric", value), each name once.
+    """
 
     library_name: str | None = None
     pipeline_tag: str | None = None
@@ -141,6 +144,7 @@ class RepoFacts:
     likes: int | None = None
     last_modified: datetime | None = None
     tags: tuple[str, ...] = ()
+    scores: tuple[tuple[str, float], ...] = ()
     card: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -99,8 +99,8 @@ def correlate(
 ) -> CorrelationReport:
     """Report on n models: metric and score (n,) in any units, stratum names (n,).
 
-    None, NaN and values beyond 1e100 leave a model out. Costs 2000 products of n_s x n_s for the interval. Ranks follow
-    Kendall, Biometrika 33 (1945) and Spearman with mid-ranks; p is exact up to n = 7.
+    None, NaN and values beyond 1e100 leave a model out. Ranks follow Kendall, Biometrika 33 (1945), and
+    Spearman with mid-ranks; p is exact up to n = 7. The interval costs 2000 n_s^2 products a stratum.
     """
     samples = _samples(metric, score, strata)
     found = tuple(_stratum(sample) for sample in samples)

@@ -35,7 +35,8 @@ MIN_EVALS = 50
 """Eigenvalues below which a matrix keeps the base learning rate or decay."""
 
 _NEVER_TUNED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LORA})
-_NOT_IN_BLOCKS = _NEVER_TUNED | {Role.LM_HEAD, Role.CLASSIFIER}
+_HEADS = frozenset({Role.LM_HEAD, Role.CLASSIFIER})
+_UNANALYSED = frozenset({SkipReason.TOO_SMALL, SkipReason.TOO_LARGE})
 
 
 class PlanKind(StrEnum):
@@ -227,8 +228,8 @@ def _sound(plan: Plan) -> None:
         raise ConfigError(f"base of an experts plan is a whole number of experts, got {plan.base}")
     if plan.scale and not (0 < plan.scale[0] <= plan.scale[1] < float("inf")):
         raise ConfigError(f"scale must be 0 < low <= high, got {plan.scale[0]} and {plan.scale[1]}")
-    if plan.beta is not None and not (isfinite(plan.beta) and plan.beta >= 0):
-        raise ConfigError(f"beta must be a number >= 0, got {plan.beta}")
+    if plan.beta is not None and not (isfinite(plan.beta) and plan.beta > 0):
+        raise ConfigError(f"beta must be a positive number, got {plan.beta}")
 
 
 def _check(rows: Sequence[LayerMetrics], plan: Plan) -> None:
@@ -249,9 +250,7 @@ def _not_usable(alphas: Sequence[float], guard: bool) -> str | None:
         return "no layer has a usable alpha"
     spread = max(alphas) - min(alphas)
     if guard and len(alphas) < MIN_USABLE:
-        return (
-            f"only {len(alphas)} alphas are usable, and fewer than {MIN_USABLE} say nothing about their order"
-        )
+        return f"{len(alphas)} usable alphas are too few to tell layers apart, {MIN_USABLE} are needed"
     if guard and spread < MIN_RANGE:
         return f"alpha differs by {spread:.3g} only, less than {MIN_RANGE}: the layers are alike"
     return "all alphas are equal" if spread == 0 else None
@@ -261,12 +260,15 @@ def _not_usable(alphas: Sequence[float], guard: bool) -> str | None:
 
 
 def _tensors(rows: Sequence[LayerMetrics], column: AlphaColumn) -> list[_Part]:
-    """Weight tensors in natural order of their names, those that feed the output last."""
+    """Weight tensors in natural order of their names, those that feed the output last.
+
+    Matrices that could not be analysed have their place too: a stem of three channels is the first matrix.
+    """
     members: dict[str, list[LayerMetrics]] = defaultdict(list)
     for row in rows:
-        if row.status == RowStatus.OK and row.role not in _NEVER_TUNED:
+        if _is_matrix(row) and row.role not in _NEVER_TUNED:
             members[row.tensor].append(row)
-    names = sorted(members, key=lambda name: (members[name][0].is_last, natural(name)))
+    names = sorted(members, key=lambda name: (_nearness(members[name][0]), natural(name)))
     parts = []
     for place, name in enumerate(names):
         note = _kept(members[name], place, len(names))
@@ -274,12 +276,21 @@ def _tensors(rows: Sequence[LayerMetrics], column: AlphaColumn) -> list[_Part]:
     return parts
 
 
+def _is_matrix(row: LayerMetrics) -> bool:
+    return row.status != RowStatus.SKIPPED or row.status_reason in _UNANALYSED
+
+
+def _nearness(row: LayerMetrics) -> int:
+    """How near the output: a head too small to analyse is not `is_last`, but comes after what is."""
+    return 2 if row.role in _HEADS else int(row.is_last)
+
+
 def _kept(rows: Sequence[LayerMetrics], place: int, count: int) -> str | None:
     if place == 0:
         return "first matrix"
     if place == count - 1:
         return "last matrix"
-    if min(row.num_evals or 0 for row in rows) < MIN_EVALS:
+    if any(row.num_evals is not None and row.num_evals < MIN_EVALS for row in rows):
         return f"fewer than {MIN_EVALS} eigenvalues"
     return None
 
@@ -289,7 +300,7 @@ def _blocks(rows: Sequence[LayerMetrics], column: AlphaColumn) -> list[_Part]:
     members: dict[str, list[LayerMetrics]] = defaultdict(list)
     for row in rows:
         planned = row.status == RowStatus.OK or row.status_reason == SkipReason.TOO_LARGE
-        if planned and row.layer_index is not None and row.role not in _NOT_IN_BLOCKS:
+        if planned and row.layer_index is not None and row.role not in _NEVER_TUNED | _HEADS:
             members[_block(row.tensor)].append(row)
     return [
         _part(name, members[name], [r for r in members[name] if r.status == RowStatus.OK], column, None)

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -16,11 +17,14 @@ from schemas.refs import RepoFacts
 
 MAX_TEXT = 512
 MAX_FRONT_MATTER = 64 << 10
+MAX_EVALUATIONS = 256 << 10
+MAX_SCORES = 2048
 _MAX_KEYS = 128
 _MAX_NODES = 256
 _MAX_DEPTH = 6
 _MAX_TAGS = 256
 _MAX_COUNT = (1 << 63) - 1
+_MAX_DIGITS = 32
 
 _FRONT_MATTER = re.compile(r"\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
 _EVALUATIONS = re.compile(r"^model-index:.*\n(?:(?:[ \t-].*)?\n)*", re.MULTILINE)
@@ -43,14 +47,16 @@ class _NoAliases(yaml.SafeLoader):
 
 def facts_from_readme(readme: bytes) -> RepoFacts:
     """The facts that the front matter of a README.md states."""
-    return facts_from_card(front_matter(readme))
+    card, evaluations = _parts(readme)
+    results = _mapping(_yaml(evaluations, MAX_EVALUATIONS)).get("model-index")
+    return facts_from_card(_mapping(_yaml(card, MAX_FRONT_MATTER)), {"model_index": results})
 
 
 def facts_from_card(card: object, info: Mapping[str, object] | None = None) -> RepoFacts:
     """The facts of a card's mapping, with the hub's own statements over it.
 
-    `info` may hold library_name, pipeline_tag, downloads, likes, last_modified and tags, as the hub's API
-    names them; the tags also stand in for a missing licence or base model.
+    `info` may hold library_name, pipeline_tag, downloads, likes, last_modified, tags and model_index, as the
+    hub's client names them; the tags also stand in for a missing licence or base model.
     """
     stated: Mapping[Any, Any] = card if isinstance(card, Mapping) else {}
     info = info or {}
@@ -64,6 +70,7 @@ def facts_from_card(card: object, info: Mapping[str, object] | None = None) -> R
         likes=_count(info.get("likes")),
         last_modified=_moment(info.get("last_modified")),
         tags=tags,
+        scores=_scores(info.get("model_index") or stated.get("model-index")),
         card=bounded_card(stated),
     )
 
@@ -74,16 +81,8 @@ def front_matter(readme: bytes) -> dict[str, Any]:
     Evaluation results (`model-index`) are left out: they are most of a large card. What is then above
     64 KiB, or uses aliases, or is no YAML, counts as no card.
     """
-    text = readme[: 64 * MAX_FRONT_MATTER].decode("utf-8", errors="replace")
-    match = _FRONT_MATTER.match(text)
-    block = _EVALUATIONS.sub("", match.group(1)) if match else ""
-    if len(block) > MAX_FRONT_MATTER:
-        return {}
-    try:
-        card = yaml.load(block, _NoAliases)
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
-        return {}
-    return card if isinstance(card, dict) else {}
+    card, _ = _parts(readme)
+    return _mapping(_yaml(card, MAX_FRONT_MATTER))
 
 
 def bounded_card(card: Mapping[Any, Any]) -> dict[str, Any]:
@@ -98,6 +97,71 @@ def bounded_card(card: Mapping[Any, Any]) -> dict[str, Any]:
         except _TooMuch:
             continue
     return kept
+
+
+def _parts(readme: bytes) -> tuple[str, str]:
+    """The YAML between the leading `---` lines: without its evaluation results, and these alone."""
+    text = readme[: 64 * MAX_FRONT_MATTER].decode("utf-8", errors="replace")
+    match = _FRONT_MATTER.match(text)
+    block = match.group(1) if match else ""
+    return _EVALUATIONS.sub("", block), "".join(_EVALUATIONS.findall(block))
+
+
+def _yaml(text: str, limit: int) -> object:
+    """What the text means; None if it is above `limit` characters, uses aliases, or is no YAML."""
+    if len(text) > limit:
+        return None
+    try:
+        return yaml.load(text, _NoAliases)
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def _scores(model_index: object) -> tuple[tuple[str, float], ...]:
+    """The evaluation results of a `model-index`; a name with two values is no score of this model."""
+    values: dict[str, set[float]] = {}
+    for name, value in islice(_stated_scores(model_index), MAX_SCORES):
+        values.setdefault(name, set()).add(value)
+    return tuple((name, value) for name, (value, *more) in values.items() if not more)
+
+
+def _stated_scores(model_index: object) -> Iterator[tuple[str, float]]:
+    for result in (result for entry in _mappings(model_index) for result in _mappings(entry.get("results"))):
+        task, dataset = _mapping(result.get("task")), _mapping(result.get("dataset"))
+        for metric in _mappings(result.get("metrics")):
+            value, of = _number(metric.get("value")), _label(metric)
+            if value is not None and of is not None:
+                yield "/".join((_label(task) or "?", _dataset(dataset), of))[:MAX_TEXT], value
+
+
+def _dataset(stated: Mapping[Any, Any]) -> str:
+    """Which data: the dataset's id, and its configuration where it has several."""
+    part = _text(stated.get("config"))
+    return (_label(stated) or "?") + (f":{part}" if part and part != "default" else "")
+
+
+def _label(stated: Mapping[Any, Any]) -> str | None:
+    """The id of a task, dataset or metric, which models share more often than its name."""
+    return _text(stated.get("type")) or _text(stated.get("name"))
+
+
+def _number(value: object) -> float | None:
+    plain = _scalar(value)
+    if isinstance(plain, bool) or plain is None or (isinstance(plain, str) and len(plain) > _MAX_DIGITS):
+        return None
+    try:
+        number = float(plain)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _mapping(value: object) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _mappings(value: object) -> Iterator[dict[Any, Any]]:
+    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
 
 
 def _plain(value: object, budget: list[int], depth: int) -> Any:

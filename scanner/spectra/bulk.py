@@ -129,11 +129,11 @@ def _converge(lam: FloatArray, n: int, q: float, edge_unit: float) -> tuple[floa
     sigma2 = float(np.median(lam)) / scale
     bulk = lam[lam <= sigma2 * edge_unit]
     for _ in range(_MAX_ROUNDS):
-        before, sigma2 = sigma2, float(np.median(bulk)) / scale
-        inside = lam[lam <= sigma2 * edge_unit]
+        before, step = sigma2, float(np.median(bulk)) / scale
+        inside = lam[lam <= step * edge_unit]
         if inside.size < lam.size / 4:
             break
-        bulk = inside
+        sigma2, bulk = step, inside
         if abs(sigma2 - before) < 1e-6 * before:
             break
     return sigma2, bulk

@@ -43,22 +43,32 @@ _NEWTON_STEPS = 100
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """Ascending eigenvalues above the cut, their logs relative to the largest, and T_i of each tail."""
+    """Ascending eigenvalues above the cut, x / xmax, its logs, T_i and alpha_i - 1 of each tail."""
 
     x: NDArray[np.float64]
+    relative: NDArray[np.float64]
     logs: NDArray[np.float64]
     excess: NDArray[np.float64]
+    exponents: NDArray[np.float64]
 
     @classmethod
-    def of(cls, x: NDArray[np.float64]) -> _Sample:
-        # A vectorised log may break monotony by one ulp.
-        logs = np.maximum.accumulate(np.log(x / x[-1]))
-        steps = np.diff(logs) * np.arange(len(x) - 1, 0, -1)
-        return cls(x, logs, np.append(np.cumsum(steps[::-1])[::-1], 0.0))
+    def of(
+        cls,
+        x: NDArray[np.float64],
+        *,
+        correction: float = 0.0,
+        least_excess: float = 0.0,
+        distinct: bool = False,
+    ) -> _Sample:
+        # Imported here because numba is slow to import and reading results needs no search.
+        from scanner.spectra.search import tail_models
 
-    @property
-    def tail_sizes(self) -> NDArray[np.int64]:
-        return np.arange(len(self.x), 0, -1)
+        relative = x / x[-1]
+        logs = np.log(relative)
+        excess, exponents = tail_models(
+            x, logs, correction=correction, least_excess=least_excess, distinct=distinct
+        )
+        return cls(x, relative, logs, excess, exponents)
 
 
 def fit_tail(
@@ -97,6 +107,17 @@ def fit_tail(
     if profile == "weightwatcher":
         return _fit_weightwatcher(evals, error)
     raise ValueError(f"unknown tail-fit profile {profile!r}; choose one of {', '.join(PROFILES)}")
+
+
+def above_cut(evals: ArrayLike, rules: TailRules) -> NDArray[np.float64]:
+    """Eigenvalues that "hs1" fits, ascending: above max(relative_cut, n eps) * lambda_max.
+
+    Input: (n,), not negative, any order, unit weight^2. Raises ValueError as `fit_tail` does. Cost: one
+    pass, and a sort of what is not ascending.
+    """
+    x = _ascending(evals)
+    top = float(x[-1]) if x.size else 0.0
+    return _above(x, max(rules.relative_cut, x.size * _EPS) * top)
 
 
 def truncated_alpha(mean_log: float, log_range: float) -> float | None:
@@ -145,9 +166,11 @@ def _truncation_curve(t: float) -> tuple[float, float]:
 
 
 def _ascending(evals: ArrayLike) -> NDArray[np.float64]:
-    x = np.sort(np.asarray(evals, dtype=np.float64))
+    x = np.asarray(evals, dtype=np.float64)
     if x.ndim != 1:
         raise ValueError(f"eigenvalues to fit must be one-dimensional, got shape {x.shape}")
+    if not (x[:-1] <= x[1:]).all():
+        x = np.sort(x)
     if x.size and not (x[0] >= 0.0 and x[-1] < math.inf):
         bad = int(np.count_nonzero(~np.isfinite(x) | (x < 0.0)))
         raise ValueError(
@@ -157,44 +180,42 @@ def _ascending(evals: ArrayLike) -> NDArray[np.float64]:
     return x
 
 
+def _above(ascending: NDArray[np.float64], cut: float) -> NDArray[np.float64]:
+    return ascending[np.searchsorted(ascending, cut, side="right") :]
+
+
 def _fit_hs1(evals: NDArray[np.float64], rules: TailRules, error: float) -> TailFit:
-    top = float(evals[-1]) if evals.size else 0.0
-    x = evals[evals > max(rules.relative_cut, evals.size * _EPS) * top]
+    x = above_cut(evals, rules)
     if len(x) < max(rules.min_evals, 1):
         return TailFit(estimator=ESTIMATOR, status=FitStatus.TOO_FEW_EVALS)
     if x[0] == x[-1]:
         return TailFit(estimator=ESTIMATOR, status=FitStatus.CONSTANT)
-    sample = _Sample.of(x)
-    candidate = np.append(True, x[1:] > x[:-1]) & (sample.excess > 0.0)
-    exponents = np.divide(sample.tail_sizes, sample.excess, out=np.zeros_like(x), where=candidate)
     return _winner(
-        sample, exponents, error, estimator=ESTIMATOR, nothing=FitStatus.NO_CANDIDATE, min_tail=rules.min_tail
+        _Sample.of(x, distinct=True),
+        error,
+        estimator=ESTIMATOR,
+        nothing=FitStatus.NO_CANDIDATE,
+        min_tail=rules.min_tail,
     )
 
 
 def _fit_weightwatcher(evals: NDArray[np.float64], error: float) -> TailFit:
     """Repeat WWFit of WeightWatcher 0.7.7, except that alpha = inf or 0 of equal eigenvalues is a failure."""
     failed = TailFit(estimator=WEIGHTWATCHER, status=FitStatus.FAILED)
-    x = evals[evals > WEIGHTWATCHER_CUT]
+    x = _above(evals, WEIGHTWATCHER_CUT)
     n = len(x)
     if n < 2:
         return failed
-    sample = _Sample.of(x)
     small = n < _WW_SMALL_SAMPLE
-    numerator = sample.tail_sizes - 1 if small else sample.tail_sizes
-    candidate = sample.excess > (_WW_SMALL_MIN_EXCESS if small else 0.0)
-    exponents = np.divide(numerator, sample.excess, out=np.zeros_like(x), where=candidate)
+    sample = _Sample.of(x, correction=1.0, least_excess=_WW_SMALL_MIN_EXCESS) if small else _Sample.of(x)
     min_tail = min(WEIGHTWATCHER_LEAST_TAIL, n) if small else 2
-    fit = _winner(
-        sample, exponents, error, estimator=WEIGHTWATCHER, nothing=FitStatus.FAILED, min_tail=min_tail
-    )
+    fit = _winner(sample, error, estimator=WEIGHTWATCHER, nothing=FitStatus.FAILED, min_tail=min_tail)
     constant_pair_wins = not small and x[-2] == x[-1] and (fit.D_ks or 1.0) > _WW_CONSTANT_TAIL_D
     return failed if constant_pair_wins else fit
 
 
 def _winner(
     sample: _Sample,
-    exponents: NDArray[np.float64],
     error: float,
     *,
     estimator: str,
@@ -205,15 +226,16 @@ def _winner(
 
     `error` is the relative error of the largest eigenvalue; that of x_i is xmax / x_i times as large.
     """
-    # Imported here because numba is slow to import and reading results needs no search.
     from scanner.spectra import search
 
     two_sided = estimator == ESTIMATOR
-    i, distance, _ = search.closest_tail(sample.logs, exponents, min_tail=min_tail, two_sided=two_sided)
+    logs, exponents = sample.logs, sample.exponents
+    i, distance, _, floors = search.closest_tail(logs, exponents, min_tail=min_tail, two_sided=two_sided)
     if i < 0:
         return TailFit(estimator=estimator, status=nothing)
-    slack = _DISTANCE_ERROR * error * exponents * np.exp(-sample.logs)
+    slack = _DISTANCE_ERROR * error * exponents / sample.relative
     limits = distance + slack[i] + slack
+    near_ties = search.count_within(logs, exponents, limits, floors, min_tail=min_tail, two_sided=two_sided)
     n_tail = len(sample.x) - i
     log_range = -float(sample.logs[i])
     b = float(exponents[i])
@@ -227,7 +249,7 @@ def _winner(
         D_ks=distance,
         n_tail=n_tail,
         tail_decades=log_range / math.log(10.0),
-        near_ties=search.count_within(sample.logs, exponents, limits, min_tail=min_tail, two_sided=two_sided),
+        near_ties=near_ties,
         alpha_trunc=truncated_alpha(float(sample.excess[i]) / n_tail, log_range),
         alpha_hill=_hill(sample),
     )

@@ -7,14 +7,14 @@ from itertools import groupby
 from schemas.config import ScanConfig, WorkLimits
 from schemas.refs import MatrixRef, RepoRef, WorkUnit
 
-
 GRAM_RATE = 4.5e10
 EIGEN_RATE = 3.6e10
 EIGEN_SQUARE = 2.2e-8
 SVD_FACTOR = 4.0
 ROW_SECONDS = 8e-4
-"""Measured 2026-11 on one core of an AVX-512 machine: N M^2 / GRAM_RATE, 4/3 M^3 / EIGEN_RATE + EIGEN_SQUARE M^2,
-SVD instead of both, and all else of a row; within 1.3 of the measured eigenvalue times for M = 64 .. 2048."""
+"""Measured 2026-11 on one core of an AVX-512 machine: N M^2 / GRAM_RATE, 4/3 M^3 / EIGEN_RATE +
+EIGEN_SQUARE M^2, SVD instead of both, and all else of a row; within 1.3 of the measured eigenvalue times
+for M = 64 .. 2048."""
 
 
 def cost(row: MatrixRef, method: str) -> float:

@@ -157,3 +157,12 @@ def test_zero_rank_is_named(sample_lake: Path) -> None:
     query = "SELECT tensor, rank0_frac FROM layers WHERE repo_id = ? AND phase = 'RANK-COLLAPSE'"
     rows = ask(sample_lake, query, ["derived/resnet56-fault-rank1"]).to_pylist()
     assert max(row["rank0_frac"] for row in rows) > np.float64(0.9)
+
+
+def test_a_fine_tuned_head_settles_step_by_step(models: Path, tmp_path: Path) -> None:
+    folders = [models / "subro608" / f"roberta-lora-step{step}" for step in (500, 1000, 1500, 2000, 2400)]
+    lake = scanned(tmp_path / "lake", "weightwatcher", *folders)
+    query = """SELECT alpha FROM weightwatcher WHERE contains(longname, 'classifier.dense')
+        ORDER BY regexp_extract(repo_id, '[0-9]+$')::INT"""
+    alphas = [row["alpha"] for row in ask(lake, query).to_pylist()]
+    assert alphas == pytest.approx([3.77, 3.60, 3.49, 3.48, 3.48], abs=0.01)

@@ -109,7 +109,7 @@ def test_two_commands_on_one_lake(tmp_path):
     lake = tmp_path / "lake"
     with HubServer(tmp_path / "hub", test_control=True) as hub:
         hub.fault(match="/slow/", on="cdn", delay=600.0)
-        arguments = ("--lake", lake, "--endpoint", hub.endpoint)
+        arguments = ("--lake", lake, "--endpoint", hub.endpoint, "--engine", "local")
         with ended(start_cli("scan", "acme/slow", *arguments)) as first:
             until(lambda: any(e["on"] == "cdn" for e in list(hub.log)) or first.poll() is not None, "a read")
             second = run_cli("scan", "acme/other", *arguments)
@@ -139,7 +139,7 @@ def test_a_lake_that_cannot_be_written_is_the_users_error(zoo):
 
 
 def test_readers_see_whole_repositories_while_a_scan_runs(tmp_path):
-    names = [f"m{i:02}" for i in range(40)]
+    names = [f"m{i:02}" for i in range(30)]
     for seed, name in enumerate(names):
         save_model(tmp_path / "models/acme" / name, seed)
     lake, seen = tmp_path / "lake", set()

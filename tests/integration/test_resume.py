@@ -16,6 +16,8 @@ from schemas.work import Target
 NAMES = tuple(f"acme/m{i:02}" for i in range(10))
 READS = len(NAMES) * 3
 """Reads of a whole scan: a header and two units for each model."""
+CUT = READS * 5 // 6
+"""Reads after which a scan is disturbed: some models are whole by then, of the others one unit is."""
 
 SCAN = """
 import sys
@@ -92,12 +94,11 @@ def staged(lake):
 
 @pytest.fixture(scope="module")
 def killed(hub, undisturbed, tmp_path_factory):
-    """The lake that a scan left which was killed while it waited for half of its reads."""
+    """The lake that a scan left which was killed in the middle of a read."""
     lake = tmp_path_factory.mktemp("killed") / "lake"
-    half = READS // 2
-    hub.fault(on="cdn", skip=half, delay=10 * PATIENCE)
+    hub.fault(on="cdn", skip=CUT, delay=10 * PATIENCE)
     with ended(start(hub, lake)) as process:
-        until(lambda: len(storage_reads(hub)) > half or process.poll() is not None, "half of the reads")
+        until(lambda: len(storage_reads(hub)) > CUT or process.poll() is not None, "most of the reads")
         process.send_signal(signal.SIGKILL)
         assert finish(process).code == -signal.SIGKILL
     hub.clear()
@@ -148,9 +149,9 @@ def test_a_repository_whose_own_part_is_missing_is_redone(hub, undisturbed, tmp_
 
 def test_an_interrupt_finishes_what_is_under_way_and_the_next_scan_the_rest(hub, undisturbed, tmp_path):
     lake = tmp_path / "lake"
-    hub.fault(on="cdn", skip=READS // 2, stall=1.0)
+    hub.fault(on="cdn", skip=CUT, stall=1.0)
     with ended(start(hub, lake)) as process:
-        until(lambda: len(storage_reads(hub)) > READS // 2 or process.poll() is not None, "half of the reads")
+        until(lambda: len(storage_reads(hub)) > CUT or process.poll() is not None, "most of the reads")
         process.send_signal(signal.SIGINT)
         ran = finish(process)
     assert ran.code == 130
@@ -167,9 +168,9 @@ def test_an_interrupt_finishes_what_is_under_way_and_the_next_scan_the_rest(hub,
 
 def test_sigterm_drains_as_an_interrupt_does(hub, tmp_path):
     lake = tmp_path / "lake"
-    hub.fault(on="cdn", skip=READS // 2, stall=1.0)
+    hub.fault(on="cdn", skip=CUT, stall=1.0)
     with ended(start(hub, lake)) as process:
-        until(lambda: len(storage_reads(hub)) > READS // 2 or process.poll() is not None, "half of the reads")
+        until(lambda: len(storage_reads(hub)) > CUT or process.poll() is not None, "most of the reads")
         process.terminate()
         assert finish(process).code == 130
     assert rows(lake, "SELECT status FROM runs") == [{"status": "stopped"}]

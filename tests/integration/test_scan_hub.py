@@ -6,9 +6,14 @@ import pytest
 from running import Scanned, differences, ended, finish, rows, run_cli, start_cli
 from zoo import FAILURES
 
+from jobs.commands import exit_code
+from jobs.driver import Request, run_scan
 from jobs.hubserver import HubServer
+from jobs.progress import quiet_progress
 from scanner.sources.hub import HubSource
 from scanner.sources.transfer import TransferPolicy
+from schemas.config import ScanConfig, WorkLimits
+from schemas.work import Target
 
 TOKEN = "hf_secretsecretsecret"
 PLACE = (
@@ -49,9 +54,23 @@ def hasty(monkeypatch):
     monkeypatch.setitem(HubSource.__init__.__kwdefaults__, "policy", policy)
 
 
-def failures_of(scanned):
+def scan_soon(endpoint, folder, *names):
+    """A scan that tries again at once; its lake is the one of `scan`."""
+    request = Request(
+        targets=tuple(Target(repo_id=name) for name in names),
+        lake=folder / "lake",
+        config=ScanConfig(),
+        limits=WorkLimits(backoff=0.01),
+        engine="local",
+        endpoint=endpoint,
+    )
+    with quiet_progress() as display:
+        return request.lake, run_scan(request, display)
+
+
+def failures_of(lake):
     query = "SELECT repo_id, kind, http_status, file FROM failures WHERE NOT resolved ORDER BY repo_id"
-    return [tuple(row.values()) for row in rows(scanned.lake, query)]
+    return [tuple(row.values()) for row in rows(lake, query)]
 
 
 def revision(hub, repo_id):
@@ -95,7 +114,7 @@ def test_a_commit_can_be_asked_for_and_is_the_same_model(hub, scan):
 def test_what_cannot_be_had_fails_by_name_and_the_rest_is_scanned(scan, target, kind, status):
     scanned = scan(target, "acme/tuned")
     assert scanned.ran.code == 3
-    ((repo_id, found, http_status, _),) = failures_of(scanned)
+    ((repo_id, found, http_status, _),) = failures_of(scanned.lake)
     assert (repo_id, found, http_status) == (target.split("@")[0], kind, status)
     assert f"failed ({kind}) {target.split('@')[0]}" in scanned.ran.err
     counted = "SELECT repo_id, count(*) AS n FROM layers WHERE status = 'ok' GROUP BY repo_id"
@@ -127,7 +146,7 @@ def test_failures_are_resolved_once_a_token_is_there(scan, monkeypatch):
     assert scan("acme/secret", "acme/gated").ran.code == 3
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     scanned = scan("acme/secret", "acme/gated")
-    assert (scanned.ran.code, failures_of(scanned)) == (0, [])
+    assert (scanned.ran.code, failures_of(scanned.lake)) == (0, [])
     assert rows(scanned.lake, "SELECT count(*) AS n FROM failures WHERE resolved") == [{"n": 2}]
 
 
@@ -188,7 +207,7 @@ def test_a_file_that_changes_while_it_is_read_fails_by_name(hub, scan, hasty):
     hub.fault(match="/acme/tuned/resolve", on="hub", skip=2, count=99, headers=another)
     scanned = scan("acme/base", "acme/tuned")
     assert scanned.ran.code == 3
-    ((repo_id, kind, _, file),) = failures_of(scanned)
+    ((repo_id, kind, _, file),) = failures_of(scanned.lake)
     assert (repo_id, kind, file) == ("acme/tuned", "etag_changed", "model.safetensors")
     query = (
         "SELECT repo_id, status, count(*) AS n FROM layers WHERE status <> 'skipped' GROUP BY ALL ORDER BY 1"
@@ -205,18 +224,18 @@ def test_a_connection_cut_twice_costs_nothing(hub, scan, hasty):
     assert [entry["on"] for entry in hub.log].count("cdn") >= 4
 
 
-def test_a_model_that_stays_down_fails_and_the_next_scan_completes_it(hub, scan, hasty):
+def test_a_model_that_stays_down_fails_and_the_next_scan_completes_it(hub, scan, hasty, tmp_path):
     hub.fault(match="/acme/tuned/", on="cdn", skip=1, count=999, status=503)
-    scanned = scan("acme/base", "acme/tuned")
-    assert scanned.ran.code == 3
-    ((repo_id, kind, status, _),) = failures_of(scanned)
+    lake, summary = scan_soon(hub.endpoint, tmp_path, "acme/base", "acme/tuned")
+    ((repo_id, kind, status, _),) = failures_of(lake)
     assert (repo_id, kind, status) == ("acme/tuned", "http_error", 503)
-    assert rows(scanned.lake, "SELECT status, num_failed FROM models WHERE repo_id = 'acme/tuned'") == [
+    assert [failure.retryable for failure in summary.failures] == [True]
+    assert rows(lake, "SELECT status, num_failed FROM models WHERE repo_id = 'acme/tuned'") == [
         {"status": "failed", "num_failed": 2}
     ]
     hub.clear()
     again = scan("acme/base", "acme/tuned")
-    assert (again.ran.code, failures_of(again)) == (0, [])
+    assert (again.ran.code, failures_of(again.lake)) == (0, [])
     assert rows(again.lake, "SELECT repo_id, status FROM models ORDER BY 1") == [
         {"repo_id": "acme/base", "status": "ok"},
         {"repo_id": "acme/tuned", "status": "ok"},
@@ -228,9 +247,11 @@ def test_a_model_that_stays_down_fails_and_the_next_scan_completes_it(hub, scan,
 def test_a_hub_that_is_not_there_fails_every_model_by_name(hub, tmp_path, hasty):
     with HubServer(hub.tree.root) as gone:
         endpoint = gone.endpoint
-    ran = run_cli("scan", "acme/base", "--lake", tmp_path / "lake", "--endpoint", endpoint)
-    assert ran.code == 3
-    assert f"failed (http_error) acme/base: {endpoint} cannot be reached" in ran.err
+    _, summary = scan_soon(endpoint, tmp_path, "acme/base", "acme/tuned")
+    assert exit_code(summary) == 3
+    for failure, name in zip(summary.failures, ("acme/base", "acme/tuned"), strict=True):
+        assert (failure.kind, failure.retryable) == ("http_error", True)
+        assert f"{name}: {endpoint} cannot be reached" in failure.message
 
 
 def test_an_endpoint_that_is_no_url_is_the_users_error(tmp_path):

@@ -35,6 +35,7 @@ def undisturbed(hub, tmp_path_factory):
     """The lake of a scan in this process to which nothing happened."""
     lake = tmp_path_factory.mktemp("lakes") / "undisturbed"
     assert scan(hub, lake, engine="local").failures == ()
+    hub.clear()
     return lake
 
 
@@ -49,7 +50,7 @@ def scan(hub, lake, *, engine="ray", workers=None):
         targets=tuple(Target(repo_id=name) for name in NAMES),
         lake=lake,
         config=ScanConfig(),
-        limits=WorkLimits(unit_cost=0.0, backoff=0.01),
+        limits=WorkLimits(backoff=0.01),
         engine=engine,
         workers=workers,
         endpoint=hub.endpoint,
@@ -147,7 +148,7 @@ def test_killed_workers_cost_a_retry_or_their_unit_and_nothing_else(local_ray, h
     assert (failure.repo_id, failure.kind, failure.retryable) == (poisonous, "worker_lost", True)
     assert "the worker died" in failure.message
     found = rows(lake, "SELECT repo_id, status, num_failed FROM models ORDER BY repo_id")
-    expected = {name: ("partial", 1) if name == poisonous else ("ok", 0) for name in NAMES}
+    expected = {name: ("failed", 2) if name == poisonous else ("ok", 0) for name in NAMES}
     assert {m["repo_id"]: (m["status"], m["num_failed"]) for m in found} == expected
     assert summary.counts.repos_done == len(NAMES)
     assert scan(hub, lake, engine="local").failures == ()

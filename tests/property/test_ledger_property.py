@@ -67,9 +67,7 @@ TARGETS = st.lists(
     unique=True,
     max_size=6,
 )
-PLANS = st.fixed_dictionaries(
-    {f"owner/{name}": st.lists(st.floats(0, 9), max_size=4) for name in "abcdef"}
-)
+PLANS = st.fixed_dictionaries({f"owner/{name}": st.lists(st.floats(0, 9), max_size=4) for name in "abcdef"})
 
 
 class Scan(RuleBasedStateMachine):

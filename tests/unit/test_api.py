@@ -74,7 +74,12 @@ def test_a_state_dict_in_bf16_is_read_bit_for_bit():
 def test_a_spectrum_of_an_array_a_tensor_or_a_convolution(shape, method):
     array = np.random.default_rng(0).standard_normal(shape)
     expected = solve(DenseWeights(array), method=method).evals
-    for weights in (array, torch.from_numpy(array), torch.from_numpy(array).requires_grad_(), array.astype(">f8")):
+    for weights in (
+        array,
+        torch.from_numpy(array),
+        torch.from_numpy(array).requires_grad_(),
+        array.astype(">f8"),
+    ):
         np.testing.assert_array_equal(spectrum(weights, method=method).evals, expected)
 
 

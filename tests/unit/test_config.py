@@ -91,7 +91,9 @@ def test_a_missing_file_is_named(tmp_path):
 def leaves(config, path=()):
     for field in fields(config):
         value = getattr(config, field.name)
-        yield from leaves(value, (*path, field.name)) if is_dataclass(value) else [((*path, field.name), value)]
+        yield from (
+            leaves(value, (*path, field.name)) if is_dataclass(value) else [((*path, field.name), value)]
+        )
 
 
 def changed(config, path, value):

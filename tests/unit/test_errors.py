@@ -19,7 +19,9 @@ from schemas.errors import (
 )
 from schemas.results import FailureKind
 
-CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+CLASSES = [
+    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)
+]
 
 
 @pytest.mark.parametrize("kind", [ScanError, SourceError, FormatError, NumericsError])
@@ -44,7 +46,12 @@ def test_the_count_of_nonfinite_entries_survives_pickling():
 
 @pytest.mark.parametrize(
     ("kind", "builtin"),
-    [(TargetError, ValueError), (ConfigError, ValueError), (FormatError, ValueError), (NumericsError, ArithmeticError)],
+    [
+        (TargetError, ValueError),
+        (ConfigError, ValueError),
+        (FormatError, ValueError),
+        (NumericsError, ArithmeticError),
+    ],
 )
 def test_errors_are_the_builtin_ones_a_caller_expects(kind, builtin):
     assert issubclass(kind, builtin)

@@ -66,7 +66,11 @@ def test_scale_free_columns_in_single_precision(trained, c):
     single = row_of(trained.astype(np.float32))
     scaled = row_of(trained.astype(np.float32) * np.float32(c))
     assert scaled.alpha == pytest.approx(single.alpha, rel=1e-5)
-    assert (scaled.n_tail, scaled.phase, scaled.num_spikes) == (single.n_tail, single.phase, single.num_spikes)
+    assert (scaled.n_tail, scaled.phase, scaled.num_spikes) == (
+        single.n_tail,
+        single.phase,
+        single.num_spikes,
+    )
 
 
 def test_transposed_and_permuted_weights_are_the_same_layer(trained, plain):
@@ -195,7 +199,9 @@ def test_a_long_tail_is_solved_again_by_svd():
     assert row_of(array, relaxed).spectrum_method == "gram_f64"
 
 
-@pytest.mark.parametrize(("mode", "kernel", "count"), [("pool", 9, 180), ("slice", 1, 20), ("flatten", 1, 24)])
+@pytest.mark.parametrize(
+    ("mode", "kernel", "count"), [("pool", 9, 180), ("slice", 1, 20), ("flatten", 1, 24)]
+)
 def test_convolution_modes(mode, kernel, count):
     array = np.random.default_rng(0).standard_normal((24, 20, 3, 3))
     config = with_conv_mode(CONFIG, mode)

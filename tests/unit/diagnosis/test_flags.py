@@ -82,7 +82,10 @@ def test_a_sound_layer_has_no_findings():
         ({"rank0_frac": 0.05, "quant_method": "gptq"}, set()),
         ({"null_status": "ok", "num_traps": 0}, set()),
         ({"null_status": "ok", "num_traps": 1, "trap_cause": "mean", "w_mean": 0.3}, {"correlation_trap"}),
-        ({"null_status": "ok", "num_traps": 1, "trap_cause": "elements", "w_mean": 0.0}, {"correlation_trap"}),
+        (
+            {"null_status": "ok", "num_traps": 1, "trap_cause": "elements", "w_mean": 0.0},
+            {"correlation_trap"},
+        ),
         ({"alpha": 1.99, "erg_dlambda": -0.1}, {"erg_violated"}),
         ({"alpha": 1.99, "erg_dlambda": 0.0}, set()),
         ({"alpha": 1.99, "erg_dlambda": None}, set()),
@@ -173,7 +176,9 @@ def test_the_deviation_and_its_evidence_are_stored():
 
 @pytest.mark.parametrize("change", [{"N": 999}, {"role": "k"}, {"kernel_size": 9}, {"component": "vae"}])
 def test_only_alike_rows_are_siblings(change):
-    rows = judge([replace(SOUND, log_spectral_norm=0.0) for _ in range(5)] + [replace(SOUND, **change)], LIMITS)
+    rows = judge(
+        [replace(SOUND, log_spectral_norm=0.0) for _ in range(5)] + [replace(SOUND, **change)], LIMITS
+    )
     assert {row.scale_dev for row in rows} == {None}
     assert {row.scale_peers for row in rows} == {None}
 

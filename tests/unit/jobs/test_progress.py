@@ -15,7 +15,14 @@ class Terminal(io.StringIO):
 
 
 HALF = Counts(
-    repos=10, repos_planned=5, repos_done=4, tensors_done=50, planned=100, bytes_read=2_500_000, cost=10, cost_done=5
+    repos=10,
+    repos_planned=5,
+    repos_done=4,
+    tensors_done=50,
+    planned=100,
+    bytes_read=2_500_000,
+    cost=10,
+    cost_done=5,
 )
 
 

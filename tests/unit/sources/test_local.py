@@ -125,7 +125,7 @@ def test_a_file_that_grew_is_another_file(folder):
 def test_a_missing_file_is_a_read_error(folder):
     file = file_of(pinned(folder))
     (folder / "model.safetensors").unlink()
-    with pytest.raises(SourceError, match="cannot read .*No such file") as caught:
+    with pytest.raises(SourceError, match=r"cannot read .*No such file") as caught:
         LocalSource(folder).read(file, 0, 1)
     assert (caught.value.kind, caught.value.retryable) == (FailureKind.READ_ERROR, False)
 

@@ -74,7 +74,9 @@ def test_torch_tensors_are_stored_bit_for_bit(dtype):
     tensor = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
     transposed = tensor.T.requires_grad_()
     name, stored = as_stored(transposed)
-    assert name == {8: "F64", 4: "F32"}.get(tensor.element_size(), "BF16" if dtype == torch.bfloat16 else "F16")
+    assert name == {8: "F64", 4: "F32"}.get(
+        tensor.element_size(), "BF16" if dtype == torch.bfloat16 else "F16"
+    )
     assert stored.tobytes() == tensor.T.contiguous().view(torch.uint8).numpy().tobytes()
     assert stored.shape == (4, 5)
 

@@ -104,7 +104,7 @@ def test_a_snapshot_knows_whose_it_is(tmp_path):
 
 
 def test_a_folder_without_models_says_what_was_expected(tmp_path):
-    with pytest.raises(TargetError, match="no model in .*: expected safetensors files"):
+    with pytest.raises(TargetError, match=r"no model in .*: expected safetensors files"):
         parse_targets([str(tmp_path)])
 
 

@@ -82,7 +82,7 @@ def test_hard_rank_counts_singular_values_above_round_off():
 
 
 def test_hard_rank_of_a_convolution_is_summed_over_slices():
-    slices = np.array([[0.0, 1.0], [1e-20, 1e-20]])
+    slices = np.array([[0.0, 1.0], [1e-36, 1e-36]])
     pooled = spectrum(*slices.ravel(), N=2, method="svd_f64", slices=slices)
     assert norms(pooled).hard_rank == 3
 

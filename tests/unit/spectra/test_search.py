@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scanner.spectra.search import _block_bound, _deviation, _Tail, closest_tail, count_within
+from scanner.spectra.search import (
+    _FAR,
+    _NEAR,
+    _STEP,
+    _block_bound,
+    _deviation,
+    _near_survival,
+    _prepared,
+    _scan_coarse,
+    closest_tail,
+    count_within,
+    tail_models,
+)
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +41,7 @@ def all_distances(logs: Floats, exponents: Floats, *, min_tail: int, two_sided: 
     n = len(logs)
     distances = np.full(n, np.inf)
     for i in range(n - min_tail + 1):
-        if not exponents[i] > 0:
+        if not 0 < exponents[i] < np.inf:
             continue
         model = libm_exp(-exponents[i] * (logs[i:] - logs[i])).astype(np.float64)
         above = n - np.arange(i, n)
@@ -42,7 +54,7 @@ def all_distances(logs: Floats, exponents: Floats, *, min_tail: int, two_sided: 
 def assert_equals_brute_force(sample: Floats, *, min_tail: int, two_sided: bool) -> None:
     logs, exponents = tail_model(sample)
     distances = all_distances(logs, exponents, min_tail=min_tail, two_sided=two_sided)
-    index, distance, _ = closest_tail(logs, exponents, min_tail=min_tail, two_sided=two_sided)
+    index, distance, _, _ = closest_tail(logs, exponents, min_tail=min_tail, two_sided=two_sided)
     if not np.isfinite(distances).any():
         assert index == -1
         return
@@ -106,24 +118,55 @@ def test_skipped_candidates_never_win(two_sided: bool) -> None:
     rng = np.random.default_rng(2)
     for _ in range(20):
         logs, exponents = tail_model(rng.pareto(2.0, 120) + 1)
-        exponents[rng.random(120) < 0.6] = rng.choice([0.0, -1.0, np.nan])
+        skipped = rng.random(120) < 0.6
+        exponents[skipped] = rng.choice([0.0, -1.0, np.nan, np.inf], skipped.sum())
         distances = all_distances(logs, exponents, min_tail=10, two_sided=two_sided)
-        index, distance, _ = closest_tail(logs, exponents, min_tail=10, two_sided=two_sided)
+        index, distance, _, _ = closest_tail(logs, exponents, min_tail=10, two_sided=two_sided)
         assert (index, distance) == (int(np.argmin(distances)), distances.min())
+
+
+def test_approximate_survival_is_near_enough() -> None:
+    z = np.concatenate([np.linspace(0, 2 * _FAR, 200_001), [_FAR, 100.0, 1e6, np.inf]])
+    errors = np.abs([_near_survival(value) - math.exp(-value) for value in z.tolist()])
+    assert errors.max() < _NEAR / 4
 
 
 @pytest.mark.parametrize("two_sided", [False, True])
 @pytest.mark.parametrize("name", ["pareto", "many ties", "two values", "powers of ten"])
 def test_the_ends_of_a_block_bound_its_inside(name: str, two_sided: bool) -> None:
-    rng = np.random.default_rng(5)
-    logs, exponents = tail_model(RANDOM[name](rng, 60))
-    for start in (0, 7, 30):
-        tail = _Tail(logs, exponents[start], start, two_sided)
-        deviations = np.array([_deviation(tail, j) for j in range(start, 60)])
-        for first in range(start, 58):
-            for stop in range(first + 2, 60):
-                inside = deviations[first + 1 - start : stop - start].max()
-                assert inside <= _block_bound(tail, first, stop) + 1e-15
+    n = 20 * _STEP
+    logs, exponents = tail_model(RANDOM[name](np.random.default_rng(5), n))
+    sample, room = _prepared(logs, exponents, two_sided)
+    for start in (0, 1, 7, 30, 15 * _STEP):
+        if exponents[start] == 0:
+            continue
+        first = -(-start // _STEP)
+        _scan_coarse(sample, room, start, first)
+        for block in range(first, len(sample.coarse) - 1):
+            points = range(block * _STEP, (block + 1) * _STEP)
+            inside = max(_deviation(sample, start, j) for j in points)
+            assert inside <= _block_bound(sample, room, block) / (n - start) + _NEAR / 4
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize("name", ["pareto", "many ties", "half equal", "exponential"])
+def test_equals_brute_force_across_blocks_of_candidates(name: str, two_sided: bool) -> None:
+    rng = np.random.default_rng(6)
+    for n in (521, 1100):
+        assert_equals_brute_force(RANDOM[name](rng, n), min_tail=10, two_sided=two_sided)
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_distances_closer_than_the_approximation_are_told_apart(two_sided: bool) -> None:
+    """Exponents that differ in the last bits give distances that only the library's exp orders."""
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        logs = np.repeat(np.log(np.sort(rng.pareto(1.5, 40) + 1)), 5)
+        exponents = np.zeros(200)
+        exponents[:60] = 1.5 * (1 + 1e-14 * rng.integers(0, 4, 60))
+        distances = all_distances(logs, exponents, min_tail=10, two_sided=two_sided)
+        found = closest_tail(logs, exponents, min_tail=10, two_sided=two_sided)
+        assert found[:2] == (int(np.argmin(distances)), distances.min())
 
 
 def test_exact_tie_goes_to_the_longest_tail() -> None:
@@ -134,7 +177,7 @@ def test_exact_tie_goes_to_the_longest_tail() -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 5])
 def test_sample_below_the_least_tail_has_no_winner(n: int) -> None:
-    assert closest_tail(np.zeros(n), np.ones(n), min_tail=6, two_sided=True) == (-1, 2.0, 0)
+    assert closest_tail(np.zeros(n), np.ones(n), min_tail=6, two_sided=True)[:3] == (-1, 2.0, 0)
 
 
 @pytest.mark.parametrize("two_sided", [False, True])
@@ -144,8 +187,40 @@ def test_count_within_equals_brute_force(two_sided: bool) -> None:
         logs, exponents = tail_model(rng.pareto(1.5, 400) + 1)
         distances = all_distances(logs, exponents, min_tail=10, two_sided=two_sided)
         limits = distances.min() + width * rng.random(400)
-        counted = count_within(logs, exponents, limits, min_tail=10, two_sided=two_sided)
-        assert counted == np.count_nonzero(distances <= limits)
+        floors = closest_tail(logs, exponents, min_tail=10, two_sided=two_sided).floors
+        for known in (floors, np.zeros(400)):
+            counted = count_within(logs, exponents, limits, known, min_tail=10, two_sided=two_sided)
+            assert counted == np.count_nonzero(distances <= limits)
+
+
+def test_floors_are_below_the_distances() -> None:
+    logs, exponents = tail_model(np.random.default_rng(8).pareto(1.5, 700) + 1)
+    distances = all_distances(logs, exponents, min_tail=10, two_sided=True)
+    floors = closest_tail(logs, exponents, min_tail=10, two_sided=True).floors / np.arange(700, 0, -1)
+    known = np.isfinite(floors)
+    assert known.sum() > 600
+    assert np.all(floors[known] <= distances[known] + _NEAR)
+
+
+def test_tail_models_sum_every_tail() -> None:
+    x = np.sort(np.round(np.random.default_rng(9).pareto(1.5, 300) + 1, 2))
+    logs = np.log(x)
+    excess, exponents = tail_models(x, logs.copy(), distinct=True)
+    for i in range(300):
+        direct = math.fsum(logs[i:] - logs[i])
+        assert excess[i] == pytest.approx(direct, rel=1e-13)
+        if i == 0 or x[i] > x[i - 1]:
+            assert exponents[i] == ((300 - i) / excess[i] if direct else 0.0)
+        else:
+            assert exponents[i] == 0.0
+
+
+def test_tail_models_restore_the_order_of_rounded_logs() -> None:
+    x = np.array([1.0, 2.0, 2.0, 4.0])
+    logs = np.array([0.0, 0.7, 0.7 - 1e-16, 1.4])
+    excess, _ = tail_models(x, logs)
+    assert np.all(np.diff(logs) >= 0)
+    assert np.all(excess >= 0)
 
 
 @pytest.mark.parametrize("two_sided", [False, True])
@@ -155,5 +230,5 @@ def test_search_looks_at_few_deviations(kind: str, two_sided: bool) -> None:
     rng = np.random.default_rng(4)
     sample = RANDOM[kind](rng, n) if kind in RANDOM else matrix_spectrum(rng, n, kind)
     logs, exponents = tail_model(sample)
-    _, _, evaluations = closest_tail(logs, exponents, min_tail=2, two_sided=two_sided)
-    assert evaluations <= 0.05 * n**2 / 2
+    found = closest_tail(logs, exponents, min_tail=2, two_sided=two_sided)
+    assert found.evaluations <= 0.05 * n**2 / 2

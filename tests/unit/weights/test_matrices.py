@@ -9,7 +9,18 @@ from schemas.refs import FileRef, RepoRef, TensorRef
 from schemas.results import Role, SkipReason
 
 FILE = FileRef(RepoRef("owner/name", "0" * 40), "model.safetensors", 1 << 20, "content")
-BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "I8": 1, "U8": 1, "I32": 4, "BOOL": 1, "F4": 0}
+BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "BF16": 2,
+    "F16": 2,
+    "F8_E4M3": 1,
+    "I8": 1,
+    "U8": 1,
+    "I32": 4,
+    "BOOL": 1,
+    "F4": 0,
+}
 
 
 def tensor(name, shape, dtype="F32", start=100):

