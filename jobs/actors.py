@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 
 from jobs.worker import Worker, WorkerSettings, job_failure
 from schemas.errors import ScanError, UsageError
@@ -24,8 +24,9 @@ _OBJECT_STORE_BYTES = 256 << 20
 class RayActors:
     """One actor a worker, one job an actor at a time, so that a death is blamed on the job it met.
 
-    An actor restarts after a death; its job comes back as Lost and the ledger counts the attempt. Ray's own
-    retries stay off: they would replay a poisonous job on every actor.
+    An actor restarts after a death; its job comes back as Lost and the ledger counts the attempt. Until it
+    answers again it gets no job, for Ray would fail that one too. Ray's own retries stay off: they would
+    replay a poisonous job on every actor.
     """
 
     name = "ray"
@@ -39,6 +40,7 @@ class RayActors:
         )
         self._idle: list[Any] = [actor.remote(settings) for _ in range(self.workers)]
         self._busy: dict[Any, tuple[Any, Job]] = {}
+        self._restarting: dict[Any, Any] = {}
 
     @property
     def free(self) -> int:
@@ -51,11 +53,18 @@ class RayActors:
         self._busy[actor.run.remote(job)] = (actor, job)
 
     def wait(self, timeout: float) -> Sequence[Event]:
-        """Events of jobs that ended within `timeout` seconds, maybe none."""
-        if not self._busy:
+        """Events of jobs that ended within `timeout` seconds, maybe none.
+
+        Raises UsageError when no actor is left and none can be restarted.
+        """
+        pending = [*self._busy, *self._restarting]
+        if not pending:
             return []
-        ready, _ = ray.wait(list(self._busy), num_returns=1, timeout=timeout)
-        return [self._collect(ref) for ref in ready]
+        ready, _ = ray.wait(pending, num_returns=1, timeout=timeout)
+        for ref in ready:
+            if ref in self._restarting:
+                self._answered(ref)
+        return [self._collect(ref) for ref in ready if ref in self._busy]
 
     def pids(self) -> tuple[int, ...]:
         """Process ids of the idle actors, for tests and diagnosis."""
@@ -63,21 +72,39 @@ class RayActors:
 
     def close(self) -> None:
         """Stop the actors, and Ray itself if we started it."""
-        for actor in [*self._idle, *(actor for actor, _ in self._busy.values())]:
+        busy = (actor for actor, _ in self._busy.values())
+        for actor in [*self._idle, *busy, *self._restarting.values()]:
             ray.kill(actor)
         if self._started:
             ray.shutdown()
 
     def _collect(self, ref: Any) -> Event:
         actor, job = self._busy.pop(ref)
-        self._idle.append(actor)
         try:
             event: Event = ray.get(ref)
         except RayError as error:
+            self._call(actor)
             reason = f"the worker died ({type(error).__name__})"
             lost = ScanError(FailureKind.WORKER_LOST, reason, retryable=True)
             return Lost(job, job_failure(job, lost))
+        self._idle.append(actor)
         return event
+
+    def _call(self, actor: Any) -> None:
+        """Ask an actor that died whether it is back."""
+        self._restarting[actor.pid.remote()] = actor
+
+    def _answered(self, ref: Any) -> None:
+        actor = self._restarting.pop(ref)
+        try:
+            ray.get(ref)
+        except ActorDiedError as error:
+            if not (self._idle or self._busy or self._restarting):
+                raise UsageError(f"no Ray worker is left and none can be restarted: {error}") from error
+        except RayError:
+            self._call(actor)
+        else:
+            self._idle.append(actor)
 
 
 class _ActorWorker(Worker):

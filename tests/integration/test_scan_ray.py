@@ -12,9 +12,11 @@ from zoo import save_model
 from jobs.actors import RayActors
 from jobs.driver import Request, run_scan
 from jobs.hubserver import HubServer
-from jobs.progress import quiet_progress
+from jobs.progress import Counts
 from jobs.worker import WorkerSettings
 from schemas.config import ScanConfig, WorkLimits
+from schemas.errors import UsageError
+from schemas.events import Lost, PinJob
 from schemas.work import Target
 
 NAMES = tuple(f"acme/m{i}" for i in range(6))
@@ -45,7 +47,20 @@ def clean(hub):
     hub.clear()
 
 
-def scan(hub, lake, *, engine="ray", workers=None):
+class Notes:
+    """A progress that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def update(self, counts: Counts) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def scan(hub, lake, *, engine="ray", workers=None, display=None):
     request = Request(
         targets=tuple(Target(repo_id=name) for name in NAMES),
         lake=lake,
@@ -56,8 +71,7 @@ def scan(hub, lake, *, engine="ray", workers=None):
         endpoint=hub.endpoint,
         token=False,
     )
-    with quiet_progress() as display:
-        return run_scan(request, display)
+    return run_scan(request, display or Notes())
 
 
 class Assassin:
@@ -140,10 +154,12 @@ def test_the_zoo_gives_the_same_rows_as_without_ray(local_ray, zoo, zoo_scan, tm
 
 
 def test_killed_workers_cost_a_retry_or_their_unit_and_nothing_else(local_ray, hub, undisturbed, tmp_path):
-    unlucky, poisonous, lake = NAMES[2], NAMES[0], tmp_path / "lake"
+    unlucky, poisonous, lake, told = NAMES[2], NAMES[0], tmp_path / "lake", Notes()
     with Assassin(hub, {unlucky: 1, poisonous: 3}) as assassin:
-        summary = scan(hub, lake, workers=1)
+        summary = scan(hub, lake, workers=1, display=told)
     assert len(set(assassin.victims)) == 4
+    blamed = [note.split("@")[0] for note in told.notes if "trying again" in note]
+    assert sorted(blamed) == [poisonous, poisonous, unlucky]
     (failure,) = summary.failures
     assert (failure.repo_id, failure.kind, failure.retryable) == (poisonous, "worker_lost", True)
     assert "the worker died" in failure.message
@@ -164,3 +180,15 @@ def test_idle_actors_tell_their_processes_and_close_ends_them(local_ray):
     actors.close()
     until(lambda: not any("_ActorWorker" in title(pid) for pid in pids), "the end of the actors")
     assert local_ray.is_initialized()
+
+
+def test_a_scan_ends_in_words_when_no_worker_is_left(local_ray):
+    actors = RayActors(WorkerSettings(config=ScanConfig(), limits=WorkLimits()), 1, None)
+    (actor,) = actors._idle
+    local_ray.kill(actor)
+    actors.submit(PinJob(Target(repo_id="acme/m0")))
+    (event,) = until(lambda: actors.wait(1.0), "the end of the job")
+    assert (type(event), event.failure.kind, actors.free) == (Lost, "worker_lost", 0)
+    with pytest.raises(UsageError, match="no Ray worker is left"):
+        until(lambda: actors.wait(1.0), "the end of the pool")
+    actors.close()
