@@ -8,8 +8,10 @@ import numpy as np
 
 from scanner.spectra import eigen
 from scanner.spectra.alternatives import AlternativesFit, fit_alternatives
+from scanner.spectra.bootstrap import bootstrap_p
 from scanner.spectra.bulk import BulkFit, fit_bulk
 from scanner.spectra.erg import fit_erg
+from scanner.spectra.estimators import farms_alpha, fit_clipped, fit_peak
 from scanner.spectra.metrics import Norms, alpha_weighted, log_alpha_norm, norms
 from scanner.spectra.moments import Moments, MomentsAccumulator
 from scanner.spectra.null import NullFit, compare_to_null, null_seed, randomised
@@ -48,6 +50,8 @@ def measure(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig, device: 
         **_entries(moments),
         **_scores(spectrum, tail, config),
         **_rivals(spectrum, tail, config),
+        **_estimates(weights, spectrum, tail, config),
+        **_bootstrap(ref, spectrum, tail, config),
         **_null(ref, weights, spectrum, moments, config),
         **_weightwatcher(ref, spectrum, config),
     )
@@ -194,14 +198,37 @@ def _rivals(spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, 
     return {"alt_status": fit.status} | _columns(fit)
 
 
+def _estimates(
+    weights: eigen.Weights, spectrum: Spectrum, tail: TailFit, config: ScanConfig
+) -> dict[str, Any]:
+    if not config.stages.estimators:
+        return {}
+    peak = fit_peak(spectrum.evals, config.tail)
+    clipped = fit_clipped(spectrum.evals, tail, config.tail)
+    return asdict(peak) | asdict(clipped) | {"alpha_farms": farms_alpha(weights, config.tail)}
+
+
+def _bootstrap(ref: MatrixRef, spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, Any]:
+    if not config.stages.bootstrap or tail.status != FitStatus.OK:
+        return {}
+    reps, seed = config.stages.bootstrap, _seed(ref, config)
+    fit = bootstrap_p(spectrum.evals, tail, config.tail, reps=reps, seed=seed)
+    return {"p_boot": fit.p_boot, "boot_reps": fit.boot_reps}
+
+
+def _seed(ref: MatrixRef, config: ScanConfig) -> int:
+    """One seed a row, the same wherever it is computed."""
+    repo, part = ref.tensor.file.repo, f"{ref.part} {ref.expert_id} {ref.slice_id}"
+    return null_seed(config.stages.seed, repo.repo_id, repo.revision, ref.tensor.name, part)
+
+
 def _null(
     ref: MatrixRef, weights: eigen.Weights, spectrum: Spectrum, moments: Moments, config: ScanConfig
 ) -> dict[str, Any]:
     """The same statistics of the same entries, shuffled."""
     if not config.stages.null_model:
         return {"null_status": BlockStatus.OFF}
-    repo, part = ref.tensor.file.repo, f"{ref.part} {ref.expert_id} {ref.slice_id}"
-    seed = null_seed(config.stages.seed, repo.repo_id, repo.revision, ref.tensor.name, part)
+    seed = _seed(ref, config)
     shuffled = eigen.solve(randomised(weights, seed), block=config.spectrum.block)
     fit = compare_to_null(spectrum, shuffled, moments, config.bulk)
     known = {"rand_seed": seed} if fit.status == BlockStatus.OK else {}

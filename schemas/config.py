@@ -74,13 +74,17 @@ class Stages:
     """What is computed beyond spectrum, tail and bulk; a stage that is off leaves its columns NULL.
 
     erg: the trace-log condition (free). alternatives: rivals of the power law (about 1 ms a row).
-    null_model: one permutation of the entries (a second spectrum); `seed` decides which.
+    estimators: alpha from the histogram's peak, without outliers, and of square windows. null_model: one
+    permutation of the entries (a second spectrum). bootstrap: replicates of the tail for p_boot, 0 is off.
+    seed: decides every random draw, with the row's place.
     """
 
     erg: bool = True
     alternatives: bool = False
+    estimators: bool = False
     null_model: bool = False
-    seed: int = 0
+    bootstrap: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +166,8 @@ def profile_config(profile: str) -> ScanConfig:
     if profile == "default":
         return ScanConfig()
     if profile == "full":
-        return ScanConfig(profile="full", stages=Stages(alternatives=True, null_model=True))
+        everything = Stages(alternatives=True, estimators=True, null_model=True, bootstrap=200)
+        return ScanConfig(profile="full", stages=everything)
     if profile == "weightwatcher":
         return ScanConfig(
             profile="weightwatcher",

@@ -93,8 +93,8 @@ def fit_tail(
         ValueError: an eigenvalue is negative, NaN or infinite, the input is not one-dimensional, or the
             profile is unknown.
 
-    Under W -> c W, "hs1" keeps alpha, D_ks and n_tail. Cost: one sort and about 1 % of n^2/2
-    exponentials; O(n) memory. Source: Clauset, Shalizi and Newman 2009, sections 3.1 and 3.3, with the
+    Under W -> c W, "hs1" keeps alpha, D_ks and n_tail. Cost: a sort unless ascending, n logs, and the search
+    of `closest_tail`; O(n) memory. Source: Clauset, Shalizi and Newman 2009, sections 3.1 and 3.3, with the
     maximum-likelihood alpha of equation 3.1.
     """
     method = spectrum_or_evals.method if isinstance(spectrum_or_evals, Spectrum) else "gram_f64"
