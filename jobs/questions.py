@@ -20,7 +20,7 @@ END"""
 
 _RANK_OF_FLAG = (
     "list_position(['untrained_like', 'nonfinite', 'zero_matrix', 'scale_outlier', 'rank_collapse', "
-    "'over_trained', 'under_trained', 'random_like'], flag)"
+    "'correlation_trap', 'over_trained', 'under_trained', 'erg_violated', 'random_like'], flag)"
 )
 
 STRATUM = "stratum"
