@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -16,13 +16,13 @@ from scanner.layer import measure, place
 from scanner.prefetch import prefetched
 from scanner.sources.base import Source, Span
 from scanner.weights.header import PREFIX, header_length, parse_header
-from scanner.weights.index import MAX_INDEX, shards_of_index
-from scanner.weights.matrices import StoredWeights, plan_matrices
+from scanner.weights.index import MAX_INDEX, IndexedShards, shards_of_index
+from scanner.weights.matrices import StoredWeights, plan_matrices, plan_unread
 from scanner.weights.plan import plan_units
 from scanner.weights.selection import WeightGroup, choose_files
 from schemas.config import ScanConfig, WorkLimits, code_version
 from schemas.errors import FormatError, NumericsError, ScanError, SourceError
-from schemas.refs import FileRef, MatrixRef, RepoRef, Repository, TensorRef, WorkUnit
+from schemas.refs import FileRef, MatrixRef, RepoRef, Repository, TensorRef, WorkUnit, is_safe_path
 from schemas.results import FailureKind, RowStatus, Stage
 from schemas.rows import Failure, LayerMetrics, RepositoryRow
 from schemas.work import RepoPlan, UnitResult
@@ -50,19 +50,33 @@ def plan_repository(
     components: list[RepositoryRow] = []
     failures: list[Failure] = []
     selection = choose_files(repository.files)
+    left_out = [f"{file.path}: {why}" for file, why in selection.left_out]
+    read: set[FileRef] = set()
     for group in selection.groups:
-        left_out = [f"{file.path}: {reason}" for file, reason in selection.left_out]
-        tensors, bad = _tensors(source, group, repository, left_out)
+        shards, bad = _shards(source, group, repository)
+        tensors = _tensors(source, shards.files, repository, bad)
+        held = {tensor.name for tensor in tensors}
+        if shards.weight_map and not bad and shards.weight_map.keys() != held:
+            bad.append(_index_mismatch(shards.weight_map, held, group, repository.ref))
         matrices = plan_matrices(tensors, config.matrices, group.component, len(rows))
+        about = _component(source, group, repository, matrices, config)
+        components.append(replace(about, source=origin, num_files_failed=len(bad)))
         rows += matrices
         failures += bad
-        about = _component(source, group, repository, matrices, config)
-        components.append(replace(about, source=origin, num_files_failed=len(bad), left_out=tuple(left_out)))
+        left_out += shards.problems
+        read.update(shards.files)
+    unread, bad = _unread(source, repository, read, components[0].component, len(rows))
+    components[0] = replace(
+        components[0],
+        num_planned=components[0].num_planned + len(unread),
+        num_files_failed=components[0].num_files_failed + len(bad),
+        left_out=tuple(left_out),
+    )
     return RepoPlan(
         ref=repository.ref,
-        units=plan_units(repository.ref, rows, config, limits or WorkLimits()),
+        units=plan_units(repository.ref, [*rows, *unread], config, limits or WorkLimits()),
         components=tuple(components),
-        failures=tuple(failures),
+        failures=(*failures, *bad),
     )
 
 
@@ -194,13 +208,21 @@ def _failed(ref: MatrixRef, failure: Failure, config: ScanConfig) -> LayerMetric
     )
 
 
-def _tensors(
-    source: Source, group: WeightGroup, repository: Repository, left_out: list[str]
-) -> tuple[list[TensorRef], list[Failure]]:
-    ref = repository.ref
-    tensors: list[TensorRef] = []
+def _unread(
+    source: Source, repository: Repository, read: Collection[FileRef], component: str | None, first_index: int
+) -> tuple[tuple[MatrixRef, ...], list[Failure]]:
+    """Rows for the tensors of every safetensors file that is not read, from its header alone."""
     failures: list[Failure] = []
-    files, named = _shards(source, group, repository, failures, left_out)
+    files = [f for f in repository.files if f.path.endswith(".safetensors") and f not in read]
+    tensors = _tensors(source, [f for f in files if is_safe_path(f.path)], repository, failures)
+    return plan_unread(tensors, component, first_index), failures
+
+
+def _tensors(
+    source: Source, files: Sequence[FileRef], repository: Repository, failures: list[Failure]
+) -> list[TensorRef]:
+    """Tensors of all files with a sound header; a broken one is added to `failures`."""
+    tensors: list[TensorRef] = []
     for file in files:
         try:
             tensors += read_header(source, file)
@@ -208,32 +230,24 @@ def _tensors(
             if error.retryable:
                 raise
             error.file = file.path
+            ref = repository.ref
             failures.append(failure_of(error, Stage.HEADER, ref.repo_id, ref.revision))
-    if named and not failures and named != {tensor.name for tensor in tensors}:
-        failures.append(_index_mismatch(named, tensors, group, ref))
-    return tensors, failures
+    return tensors
 
 
 def _shards(
-    source: Source,
-    group: WeightGroup,
-    repository: Repository,
-    failures: list[Failure],
-    left_out: list[str],
-) -> tuple[Sequence[FileRef], frozenset[str]]:
-    """Files to read and the tensor names their index promises; a broken index is a failure, not an end."""
+    source: Source, group: WeightGroup, repository: Repository
+) -> tuple[IndexedShards, list[Failure]]:
+    """The files to read and what their index promises; a broken index is a failure, not an end."""
     if group.index is None:
-        return group.files, frozenset()
+        return IndexedShards(group.files, {}), []
     ref = repository.ref
     try:
         text = source.read(group.index, 0, min(group.index.size, MAX_INDEX + 1))
-        index = shards_of_index(text, group, repository.files)
+        return shards_of_index(text, group, repository.files), []
     except FormatError as error:
         error.file = group.index.path
-        failures.append(failure_of(error, Stage.PLAN, ref.repo_id, ref.revision))
-        return group.files, frozenset()
-    left_out += index.problems
-    return index.files, frozenset(index.weight_map)
+        return IndexedShards(group.files, {}), [failure_of(error, Stage.PLAN, ref.repo_id, ref.revision)]
 
 
 def read_header(source: Source, file: FileRef) -> tuple[TensorRef, ...]:
@@ -249,10 +263,9 @@ def read_header(source: Source, file: FileRef) -> tuple[TensorRef, ...]:
 
 
 def _index_mismatch(
-    named: frozenset[str], tensors: Sequence[TensorRef], group: WeightGroup, ref: RepoRef
+    named: Collection[str], held: Collection[str], group: WeightGroup, ref: RepoRef
 ) -> Failure:
-    held = {tensor.name for tensor in tensors}
-    only_index, only_files = sorted(named - held), sorted(held - named)
+    only_index, only_files = sorted(set(named) - set(held)), sorted(set(held) - set(named))
     path = group.index.path if group.index else None
     examples = ", ".join(map(ascii, [*only_index, *only_files][:3]))
     error = FormatError(

@@ -62,6 +62,7 @@ class SkipReason(_Explained):
     SKIP_DEPTHWISE = "skip_depthwise", "a depthwise convolution is a set of vectors, not a matrix"
     DUPLICATE_TIED = "duplicate_tied", "the same weights under a second name; the first name has the row"
     DUPLICATE_LAYOUT = "duplicate_layout", "a second copy of the model in another file layout"
+    NOT_SELECTED = "not_selected", "in a file that is not read: a variant, a copy, a checkpoint or an export"
     UNSUPPORTED_DTYPE = "unsupported_dtype", "this storage type is not decoded yet"
     UNSUPPORTED_QUANT = (
         "unsupported_quant",

@@ -42,6 +42,25 @@ def plan_matrices(
     )
 
 
+def plan_unread(
+    tensors: Sequence[TensorRef], component: str | None = None, first_index: int = 0
+) -> tuple[MatrixRef, ...]:
+    """Every tensor of files that selection left out, as skipped rows."""
+    return tuple(
+        MatrixRef(
+            tensor=tensor,
+            index=first_index + i,
+            shape=tensor.shape,
+            start=tensor.start,
+            stop=tensor.stop,
+            role=role(tensor.name, len(tensor.shape)),
+            component=component,
+            skip=SkipReason.NOT_SELECTED,
+        )
+        for i, tensor in enumerate(tensors)
+    )
+
+
 class StoredWeights:
     """The stored bytes of one MatrixRef as float64 blocks, converted only block by block."""
 

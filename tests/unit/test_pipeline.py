@@ -171,6 +171,29 @@ def test_a_broken_index_is_a_failure_and_the_shards_are_scanned(model):
     assert len(split(found)[0]) == 5
 
 
+def test_tensors_of_files_that_are_not_read_are_rows_with_that_reason(model):
+    save_file(state(), model / "model.safetensors")
+    half = {name: array.astype(np.float16) for name, array in state().items()}
+    save_file(half, model / "model.fp16.safetensors")
+    (model / "checkpoint-5").mkdir()
+    (model / "checkpoint-5" / "model.safetensors").write_bytes(b"no header")
+    plan, found = outcomes(model)
+    rows, _ = split(found)
+    [about] = plan.components
+    unread = {row.tensor for row in rows if row.status_reason == "not_selected"}
+    assert unread == state().keys()
+    assert {row.file for row in rows if row.tensor in unread and row.dtype == "F16"} == {
+        "model.fp16.safetensors"
+    }
+    assert about.num_planned == plan.planned == len(rows) == 2 * len(state())
+    assert about.params == sum(array.size for array in state().values())
+    assert sorted(note.partition(":")[0] for note in about.left_out) == [
+        "checkpoint-5/model.safetensors",
+        "model.fp16.safetensors",
+    ]
+    assert [(f.file, f.kind) for f in plan.failures] == [("checkpoint-5/model.safetensors", "bad_header")]
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("pytorch_model.bin", "skipped_pickle"), ("model.gguf", "skipped_gguf"), ("notes.json", "no_weights")],
