@@ -9,8 +9,9 @@ import pyarrow as pa
 from jobs.leaderboard import ask
 from jobs.scores import ScoreTable, card_score, no_such, read_csv
 from scanner.diagnosis.correlation import WITHIN_MIN, CorrelationReport, correlate
+from schemas.columns import columns
 from schemas.errors import UsageError
-from schemas.rows import ModelMetrics, columns
+from schemas.models import ModelMetrics
 
 DEFAULT_STRATUM = "stratum_key"
 CSV_STRATUM = "stratum"

@@ -7,8 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from schemas.columns import NEVER, columns
+from schemas.models import ModelMetrics
 from schemas.results import Flag, FlagKind
-from schemas.rows import NEVER, Failure, LayerMetrics, ModelMetrics, RepositoryRow, RunRow, columns
+from schemas.rows import Failure, LayerMetrics, RepositoryRow, RunRow
 
 SCHEMA_VERSION = 1
 """Raised when a column changes its name, type or meaning; new nullable columns do not raise it."""

@@ -6,13 +6,14 @@ pruning and fewer new experts.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from math import floor, isfinite, log2, sqrt
+from math import floor, isfinite
 from statistics import fmean
 from typing import Literal
 
+from scanner.diagnosis.allotment import CURVES, Range, experts, linear, proportional, sparsities
 from scanner.weights.roles import natural
 from schemas.errors import ConfigError
 from schemas.results import Role, RowStatus, SkipReason
@@ -20,7 +21,6 @@ from schemas.rows import LayerMetrics
 
 AlphaColumn = Literal["alpha_hill", "alpha", "alpha_peak_compat"]
 Variant = Literal["linear", "sqrt", "log2"]
-Range = tuple[float, float]
 
 ALPHA_COLUMNS: tuple[AlphaColumn, ...] = ("alpha_hill", "alpha", "alpha_peak_compat")
 VARIANTS: tuple[Variant, ...] = ("linear", "sqrt", "log2")
@@ -344,7 +344,7 @@ def _entries(parts: Sequence[_Part], plan: Plan) -> tuple[PlanEntry, ...]:
         return ()
     alphas = [None if plan.reason else part.usable for part in parts]
     if plan.kind is PlanKind.EXPERTS:
-        counts = _experts(alphas, plan)
+        counts = experts(alphas, int(plan.base), plan.beta or 0.0)
         return tuple(_entry(p, n, plan.base / len(parts)) for p, n in zip(parts, counts, strict=True))
     counting = {part: alpha for part, alpha in zip(parts, alphas, strict=True) if alpha is not None}
     values = dict(zip(counting, _values(list(counting.values()), list(counting), plan), strict=True))
@@ -354,11 +354,11 @@ def _entries(parts: Sequence[_Part], plan: Plan) -> tuple[PlanEntry, ...]:
 def _values(alphas: Sequence[float], parts: Sequence[_Part], plan: Plan) -> list[float]:
     if not alphas:
         return []
-    if plan.variant in _CURVES:
-        return [plan.base * share for share in _proportional(alphas, _CURVES[plan.variant])]
-    factors = _linear(alphas, plan.scale or (1.0, 1.0))
+    if plan.variant in CURVES:
+        return [plan.base * share for share in proportional(alphas, CURVES[plan.variant])]
+    factors = linear(alphas, plan.scale or (1.0, 1.0))
     if plan.kind is PlanKind.PRUNING:
-        return _sparsities(factors, [part.params for part in parts], plan)
+        return sparsities(factors, [part.params for part in parts], plan.base, clip=bool(plan.clip))
     return [plan.base * factor for factor in factors]
 
 
@@ -372,59 +372,3 @@ def _entry(part: _Part, value: float, even: float) -> PlanEntry:
         value=value,
         note=part.note,
     )
-
-
-def _linear(alphas: Sequence[float], scale: Range) -> list[float]:
-    """Map the range of alpha onto `scale`."""
-    low, high = min(alphas), max(alphas)
-    s1, s2 = scale
-    return [s1 + (a - low) / (high - low) * (s2 - s1) for a in alphas]
-
-
-_CURVES: Mapping[str | None, Callable[[float], float]] = {"sqrt": sqrt, "log2": log2}
-
-
-def _proportional(alphas: Sequence[float], curve: Callable[[float], float]) -> list[float]:
-    """Factors of mean 1 in proportion to curve(alpha)."""
-    weights = [curve(a) for a in alphas]
-    mean = fmean(weights)
-    return [weight / mean for weight in weights]
-
-
-def _sparsities(weights: Sequence[float], params: Sequence[int], plan: Plan) -> list[float]:
-    """AlphaPruning's scaling to the wanted share of all parameters; where asked, what is full stays full."""
-    values = [1.0] * len(weights)
-    free, wanted = list(range(len(weights))), plan.base * sum(params)
-    while free:
-        factor = wanted / sum(params[i] * weights[i] for i in free)
-        partial = [i for i in free if not plan.clip or factor * weights[i] < 1]
-        if len(partial) == len(free):
-            for i in free:
-                values[i] = factor * weights[i]
-            break
-        wanted -= sum(params[i] for i in free) - sum(params[i] for i in partial)
-        free = partial
-    return values
-
-
-def _experts(alphas: Sequence[float | None], plan: Plan) -> list[int]:
-    """AlphaLoRA's shares; a block without an alpha takes the mean share."""
-    largest = max((alpha for alpha in alphas if alpha is not None), default=1.0)
-    powers = [None if alpha is None else (alpha / largest) ** (plan.beta or 0.0) for alpha in alphas]
-    mean = fmean([power for power in powers if power is not None] or [1.0])
-    return largest_remainder([mean if power is None else power for power in powers], int(plan.base))
-
-
-def largest_remainder(weights: Sequence[float], total: int) -> list[int]:
-    """Whole numbers in proportion to `weights` that add up to `total` (Hamilton's method).
-
-    Every share is rounded down, and what is left goes to the largest remainders, of equal ones to the
-    larger weight and then to the earlier.
-    """
-    whole = sum(weights)
-    shares = [total * weight / whole for weight in weights]
-    counts = [floor(share) for share in shares]
-    order = sorted(range(len(shares)), key=lambda i: (counts[i] - shares[i], -weights[i], i))
-    for i in order[: total - sum(counts)]:
-        counts[i] += 1
-    return counts

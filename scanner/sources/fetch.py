@@ -11,7 +11,7 @@ The laws:
 import http.client
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote
@@ -270,12 +270,11 @@ def _headers(response: Response) -> dict[str, str]:
 
 
 def _exchange(connection: Connection, url: str, headers: dict[str, str]) -> Response:
-    try:
+    with ExitStack() as unless_answered:
+        unless_answered.callback(connection.close)
         connection.request("GET", request_target(url), headers=headers)
         response = connection.getresponse()
-    except BaseException:
-        connection.close()
-        raise
+        unless_answered.pop_all()
     assert isinstance(response, Response)
     return response
 

@@ -10,8 +10,8 @@ from jobs.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask, connect
 from jobs.store import Store
 from scanner.pipeline import plan_repository, run_unit
 from scanner.sources.memory import MemorySource
+from schemas.columns import NEVER, columns
 from schemas.config import ScanConfig, WorkLimits, with_conv_mode
-from schemas.rows import NEVER, columns
 from schemas.tables import SCHEMAS, TABLES, to_table
 
 COLUMNS = [(table, name) for table, row in TABLES.items() for name in columns(row)]

@@ -60,6 +60,9 @@ def facts():
     return list(root.handlers), root.level, os.getcwd(), os.listdir("."), signal.getsignal(signal.SIGINT)
 before = facts()
 import scanner.api, jobs.driver
-assert facts() == before
+unchanged = facts() == before
 """
-    loaded_after(code)
+    ran = subprocess.run(
+        [sys.executable, "-c", code + "print(unchanged)"], check=True, capture_output=True, text=True
+    )
+    assert ran.stdout == "True\n"

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from schemas.columns import NEVER, columns
 from schemas.results import Flag, FlagKind
-from schemas.rows import NEVER, columns
 from schemas.tables import SCHEMA_VERSION, SCHEMAS, TABLES, from_table, reference, to_table
 
 FULL = {

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scanner.diagnosis.allotment import largest_remainder
 from scanner.diagnosis.plans import (
     MIN_EVALS,
     MIN_RANGE,
     MIN_USABLE,
     PUBLISHED,
     PlanKind,
-    largest_remainder,
     make_plan,
 )
 from schemas.errors import ConfigError, UsageError
