@@ -155,11 +155,6 @@ class Store:
         """Replace the snapshot of the models view by an Arrow table of that schema."""
         _write_table(table.cast(SCHEMAS["models"]), self.path / "models" / "models.parquet")
 
-    def read_rows(self, ref: RepoRef, config: ScanConfig) -> Sequence[LayerMetrics]:
-        """Committed rows of one repository, empty when there are none."""
-        path = self._part("layers", ref.part_key(config.fingerprint()))
-        return self._read("layers", path) if path.exists() else ()
-
     def _part(self, table: str, key: str) -> Path:
         return self.path / table / f"{key}.parquet"
 
