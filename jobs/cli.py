@@ -256,7 +256,8 @@ def sql(query: str | None, lake: Path, form: str | None, output: Path | None, pr
 
     \b
     Views: layers, repositories, failures, runs (as stored);
-           models, leaderboard, flags, weightwatcher (derived).
+           models, leaderboard, flags, history, universality, correlation_flow, load_temperature,
+           strata, anomalies, configs, weightwatcher (derived).
     Example: hubspectra sql "SELECT role, median(alpha) FROM layers GROUP BY role"
     QUERY may be - for standard input.
     """  # noqa: D301

@@ -10,7 +10,20 @@ from jobs.store import open_lake
 from schemas.errors import LakeError, UsageError
 
 TABLE_VIEWS = ("layers", "repositories", "failures", "runs")
-SQL_VIEWS = ("models", "leaderboard", "flags", "weightwatcher")
+SQL_VIEWS = (
+    "configs",
+    "strata",
+    "anomalies",
+    "models",
+    "leaderboard",
+    "flags",
+    "history",
+    "universality",
+    "load_temperature",
+    "correlation_flow",
+    "weightwatcher",
+)
+"""In the order of their definition: a view may read those before it."""
 
 
 def view_sql(lake: Path) -> str:

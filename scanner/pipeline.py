@@ -311,6 +311,7 @@ def _component(
         downloads=facts.downloads,
         likes=facts.likes,
         params=sizes.total() if sizes else None,
+        tokens=facts.tokens,
         scores=dict(facts.scores) or None,
         last_modified=facts.last_modified,
         scanned_at=datetime.now(UTC),

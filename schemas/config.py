@@ -89,7 +89,12 @@ class Stages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """What counts as a finding. `ks_max` .. `alpha_excess` make a fit unreliable."""
+    """What counts as a finding. `ks_max` .. `alpha_excess` make a fit unreliable.
+
+    anomalous_*: robust deviations from the median alpha of at least so many layers of like role and stratum.
+    irregular_*: share of at least so many models of a stratum that a model's depth_roughness exceeds. The SQL
+    views apply these four, to the configs that scanned into the lake.
+    """
 
     ks_max: float = 0.1
     n_tail_min: int = 20
@@ -106,6 +111,10 @@ class Thresholds:
     untrained_softrank: float = 0.75
     untrained_share: float = 1 / 3
     untrained_rows: int = 4
+    anomalous_mads: float = 5.0
+    anomalous_peers_min: int = 20
+    irregular_quantile: float = 0.95
+    irregular_peers_min: int = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,7 @@ class ModelMetrics:
     log_spectral_norm_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
     log_spectral_norm_sum: float | None = column("float64", "as the layer column", _NO_ROWS)
     log_alpha_norm_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
+    log_soft_rank_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
     stable_rank_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
     mp_softrank_mean: float | None = column("float64", "as the layer column", _NO_ROWS)
     mp_softrank_median: float | None = column("float64", "as the layer column", _NO_ROWS)
@@ -99,4 +100,4 @@ class ModelMetrics:
     stratum_key: str | None = column("string", "what may be ranked together", "status failed")
     stratum_rank: int | None = column("int32", ">= 1", "stratum_n < 5, or not the latest scan of the model")
     stratum_n: int | None = column("int32", ">= 1", "not the latest scan of the model")
-    flags: tuple[str, ...] = column("list<string>", "model findings and the union of layer flags")
+    flags: tuple[str, ...] = column("list<string>", "findings about the model and its layers")

@@ -143,6 +143,7 @@ class RepoFacts:
     downloads: int | None = None
     likes: int | None = None
     last_modified: datetime | None = None
+    tokens: int | None = None
     tags: tuple[str, ...] = ()
     scores: tuple[tuple[str, float], ...] = ()
     card: Mapping[str, Any] = field(default_factory=dict)

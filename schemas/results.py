@@ -166,6 +166,8 @@ class FlagKind(_Explained):
     RANK_COLLAPSE = "rank_collapse", "part of the spectrum has collapsed to zero"
     CORRELATION_TRAP = "correlation_trap", "shuffling the entries leaves eigenvalues no random matrix has"
     ERG_VIOLATED = "erg_violated", "alpha is below 2 and the tail reaches beyond the trace-log condition"
+    ANOMALOUS_ALPHA = "anomalous_alpha", "alpha is far from that of the same role in comparable models"
+    DEPTH_IRREGULAR = "depth_irregular", "alpha jumps more from block to block than in comparable models"
     UNTRAINED_LIKE = "untrained_like", "the model as a whole looks untrained"
 
 

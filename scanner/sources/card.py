@@ -26,6 +26,10 @@ _MAX_TAGS = 256
 _MAX_COUNT = (1 << 63) - 1
 _MAX_DIGITS = 32
 
+_TOKEN_KEYS = ("training_tokens", "num_training_tokens", "train_tokens", "tokens")
+_AMOUNT = re.compile(r"\s*(\d{1,6}(?:\.\d{1,6})?)\s*([KMBTkmbt]?)\s*")
+_SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
 _FRONT_MATTER = re.compile(r"\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
 _EVALUATIONS = re.compile(r"^model-index:.*\n(?:(?:[ \t-].*)?\n)*", re.MULTILINE)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -70,6 +74,7 @@ def facts_from_card(card: object, info: Mapping[str, object] | None = None) -> R
         likes=_count(info.get("likes")),
         last_modified=_moment(info.get("last_modified")),
         tags=tags,
+        tokens=_tokens(stated),
         scores=_scores(info.get("model_index") or stated.get("model-index")),
         card=bounded_card(stated),
     )
@@ -202,6 +207,20 @@ def _texts(value: object) -> Iterator[str]:
 def _tagged(tags: Iterable[str], name: str) -> str | None:
     """The value of the first tag `name:value`."""
     return next((tag.partition(":")[2] for tag in tags if tag.startswith(f"{name}:")), None) or None
+
+
+def _tokens(card: Mapping[Any, Any]) -> int | None:
+    """Tokens the model was trained on, where the card gives a number under one of the usual keys."""
+    stated = (card.get(key) for key in _TOKEN_KEYS)
+    return next((count for count in map(_amount, stated) if count is not None), None)
+
+
+def _amount(value: object) -> int | None:
+    """A count written as a number, or as 300B or 1.4T."""
+    match = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
+    if match:
+        return int(float(match[1]) * _SUFFIXES[match[2].upper()])
+    return _count(value)
 
 
 def _count(value: object) -> int | None:

@@ -47,6 +47,7 @@ totals AS (
         avg(log_spectral_norm) FILTER (counted) AS log_spectral_norm_mean,
         sum(log_spectral_norm) FILTER (counted) AS log_spectral_norm_sum,
         avg(log_alpha_norm) FILTER (counted) AS log_alpha_norm_mean,
+        avg(log_soft_rank) FILTER (counted) AS log_soft_rank_mean,
         avg(stable_rank) FILTER (counted) AS stable_rank_mean,
         avg(mp_softrank) FILTER (counted) AS mp_softrank_mean,
         median(mp_softrank) FILTER (counted) AS mp_softrank_median,
@@ -100,6 +101,11 @@ phases AS (
     )
     GROUP BY repo_id, revision, component, config_fingerprint
 ),
+anomalous AS (
+    SELECT repo_id, revision, component, config_fingerprint, count(*) AS anomalous_layers
+    FROM anomalies
+    GROUP BY repo_id, revision, component, config_fingerprint
+),
 joined AS (
     SELECT facts.*, totals.* EXCLUDE (repo_id, revision, component, config_fingerprint, secs),
         depth_slope, depth_rho, depth_roughness, phase_shares,
@@ -109,10 +115,17 @@ joined AS (
             WHEN coalesce(num_ok, 0) = 0 THEN 'skipped'
             ELSE 'ok'
         END AS status,
-        row_number() OVER (
-            PARTITION BY facts.repo_id, facts.component ORDER BY facts.scanned_at DESC, facts.revision
-        ) = 1 AS latest
+        CASE WHEN anomalous_layers > 0 THEN ['anomalous_alpha'] ELSE [] END AS lake_flags,
+        latest, strata.stratum_key AS comparable, irregular_quantile, irregular_peers_min
     FROM facts
+    JOIN strata
+        ON strata.repo_id = facts.repo_id AND strata.revision = facts.revision
+        AND strata.component IS NOT DISTINCT FROM facts.component
+        AND strata.config_fingerprint = facts.config_fingerprint
+    LEFT JOIN anomalous
+        ON anomalous.repo_id = facts.repo_id AND anomalous.revision = facts.revision
+        AND anomalous.component IS NOT DISTINCT FROM facts.component
+        AND anomalous.config_fingerprint = facts.config_fingerprint
     LEFT JOIN totals
         ON totals.repo_id = facts.repo_id AND totals.revision = facts.revision
         AND totals.component IS NOT DISTINCT FROM facts.component
@@ -127,15 +140,7 @@ joined AS (
         AND phases.config_fingerprint = facts.config_fingerprint
 ),
 placed AS (
-    SELECT *,
-        CASE WHEN status <> 'failed' THEN concat_ws(
-            ' | ',
-            coalesce(pipeline_tag, '?'),
-            coalesce(architecture, '?'),
-            CASE WHEN params > 0 THEN '2^' || floor(log2(params))::INT || ' params' ELSE '?' END,
-            CASE WHEN quant_method IS NULL THEN 'plain' ELSE 'quantised' END,
-            coalesce(estimator, '?')
-        ) END AS stratum_key
+    SELECT *, CASE WHEN status <> 'failed' THEN comparable END AS stratum_key
     FROM joined
 ),
 ranked AS (
@@ -144,8 +149,20 @@ ranked AS (
         count(*) FILTER (latest AND num_counted > 0) OVER (PARTITION BY stratum_key) AS n,
         rank() OVER (
             PARTITION BY stratum_key, latest AND num_counted > 0 ORDER BY alpha_hill_mean NULLS LAST
-        ) AS place
+        ) AS place,
+        count(depth_roughness) FILTER (latest) OVER (PARTITION BY stratum_key) AS flows,
+        percent_rank() OVER (
+            PARTITION BY stratum_key, latest AND depth_roughness IS NOT NULL ORDER BY depth_roughness
+        ) AS roughness_place
     FROM placed
+),
+judged AS (
+    SELECT *,
+        lake_flags || CASE
+            WHEN latest AND depth_roughness IS NOT NULL AND flows >= irregular_peers_min
+                AND roughness_place > irregular_quantile
+            THEN ['depth_irregular'] ELSE [] END AS hub_flags
+    FROM ranked
 )
 SELECT
     scan_id, repo_id, revision, config_fingerprint, code_version,
@@ -165,7 +182,7 @@ SELECT
     alpha_std, alpha_p10, alpha_p90, alpha_hill_mean, alpha_hill_median, alpha_trunc_mean,
     alpha_weighted_mean, alpha_weighted_mean_all, alpha_weighted_mean_star, alpha_weighted_sum,
     alpha_weighted_n_mean, legacy_bform_mean, legacy_bsqrt_sum, log_norm_mean, log_norm_sum,
-    log_spectral_norm_mean, log_spectral_norm_sum, log_alpha_norm_mean, stable_rank_mean,
+    log_spectral_norm_mean, log_spectral_norm_sum, log_alpha_norm_mean, log_soft_rank_mean, stable_rank_mean,
     mp_softrank_mean, mp_softrank_median, D_ks_mean, rand_distance_mean, entropy_mean,
     frac_2_4, frac_15_5, frac_lt_2, frac_gt_6, depth_slope, depth_rho, depth_roughness, phase_shares,
     num_traps::INT AS num_traps,
@@ -177,6 +194,6 @@ SELECT
     CASE WHEN competes AND n >= 5 THEN place::INT END AS stratum_rank,
     CASE WHEN latest THEN n::INT END AS stratum_n,
     list_sort(list_distinct(
-        coalesce(layer_flags, []) || list_transform(findings, lambda f: f.kind)
+        coalesce(layer_flags, []) || list_transform(findings, lambda f: f.kind) || hub_flags
     )) AS flags
-FROM ranked
+FROM judged

@@ -11,7 +11,7 @@ from running import ended, finish, rows, run_cli, start_cli, until
 from zoo import save_model
 
 from jobs.hubserver import HubServer
-from jobs.leaderboard import ask
+from jobs.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask
 from jobs.store import Store, open_lake
 from schemas.errors import LakeError
 from schemas.tables import SCHEMA_VERSION, SCHEMAS
@@ -178,16 +178,7 @@ def test_views_printed_for_another_client_answer_as_here(zoo_scan):
     assert printed.code == 0
     with duckdb.connect() as other:
         other.execute(printed.text)
-        for view in (
-            "layers",
-            "repositories",
-            "failures",
-            "runs",
-            "models",
-            "leaderboard",
-            "flags",
-            "weightwatcher",
-        ):
+        for view in (*TABLE_VIEWS, *SQL_VIEWS):
             (count,) = other.execute(f"SELECT count(*) FROM {view}").fetchone()
             assert count == ask(zoo_scan.lake, f"FROM {view}").num_rows, view
 

@@ -43,6 +43,25 @@ def test_facts_of_a_readme():
 
 
 @pytest.mark.parametrize(
+    ("stated", "tokens"),
+    [
+        (15 * 10**12, 15 * 10**12),
+        ("15T", 15 * 10**12),
+        (" 1.4 t ", 1_400_000_000_000),
+        ("300B", 300 * 10**9),
+        ("250M", 250_000_000),
+        ("many", None),
+        (-1, None),
+        (True, None),
+        ("9" * 40, None),
+        (["1T"], None),
+    ],
+)
+def test_training_tokens_where_the_card_gives_a_number(stated, tokens):
+    assert facts_from_card({"training_tokens": stated}).tokens == tokens
+
+
+@pytest.mark.parametrize(
     "readme",
     [
         b"\xef\xbb\xbf---\nlicense: mit\n---\n",

@@ -1,0 +1,28 @@
+-- How alpha runs along the depth of a model, role by role (at least 4 blocks): the change from first to last block by
+-- least squares, Spearman's correlation with depth, and the mean step between neighbours.
+WITH blocks AS (
+    SELECT repo_id, revision, component, config_fingerprint, role, layer_index, avg(alpha) AS a
+    FROM layers
+    WHERE counted AND layer_index IS NOT NULL
+    GROUP BY repo_id, revision, component, config_fingerprint, role, layer_index
+),
+steps AS (
+    SELECT *,
+        row_number() OVER w - 1 AS k,
+        rank() OVER (PARTITION BY repo_id, revision, component, config_fingerprint, role ORDER BY a)
+            + (count(*) OVER (PARTITION BY repo_id, revision, component, config_fingerprint, role, a) - 1) / 2 AS a_rank,
+        a - lag(a) OVER w AS step
+    FROM blocks
+    WINDOW w AS (PARTITION BY repo_id, revision, component, config_fingerprint, role ORDER BY layer_index)
+)
+SELECT repo_id, revision, component, config_fingerprint, role,
+    count(*) AS num_blocks,
+    regr_slope(a, k) * (count(*) - 1) AS depth_slope,
+    corr(a_rank, k) AS depth_rho,
+    avg(abs(step)) AS depth_roughness,
+    arg_max(layer_index, a) AS lightest_block,
+    arg_min(layer_index, a) AS heaviest_block
+FROM steps
+GROUP BY repo_id, revision, component, config_fingerprint, role
+HAVING count(*) >= 4
+ORDER BY repo_id, component, role
