@@ -143,6 +143,42 @@ def show(
 
 
 @cli.command()
+@click.argument("target", metavar="REPO")
+@click.argument("tensor")
+@_lake_option
+@click.option(
+    "--endpoint", envvar="HF_ENDPOINT", default="https://huggingface.co", show_default=True, help="Hub."
+)
+@click.option("--part", help="Part of a fused tensor.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw spectrum, tail and search into a PNG, SVG or PDF file.",
+)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON to a file."
+)
+def explain(**options: Any) -> None:
+    """Explain one matrix: read it again, fit it in every way, show the evidence.
+
+    REPO is owner/name, owner/name@revision, a model's folder or a .safetensors file; TENSOR a name, or a
+    piece of one that no other tensor has. Shows our fit beside that of the powerlaw package, every
+    alternative to a power law, the random bulk, and each finding with its numbers. Where the lake holds a
+    scan of the model, the same commit is read by the same rules, and what only the scan knows (siblings,
+    the base, the rest of the lake) is added.
+
+    \b
+    Example: hubspectra explain owner/name layer.4.attention.self.value --plot value.png
+    """  # noqa: D301
+    from jobs.explaining import explain_tensor
+
+    if options["output"] is not None:
+        options["form"] = "json"
+    explain_tensor(**options)
+
+
+@cli.command()
 @click.argument("repo_id", metavar="REPO")
 @click.option(
     "--kind",

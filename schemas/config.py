@@ -206,6 +206,16 @@ def from_toml(path: Path, profile: str = "default") -> ScanConfig:
         raise ConfigError(f"config {path}: " + "; ".join(_explain(e) for e in error.errors())) from error
 
 
+def from_json(text: str) -> ScanConfig:
+    """The config that `to_json` wrote, as `runs` keeps it. Raises ConfigError for another version's keys."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(ScanConfig).validate_json(text)
+    except ValidationError as error:
+        raise ConfigError("stored config: " + "; ".join(_explain(e) for e in error.errors())) from error
+
+
 def with_conv_mode(config: ScanConfig, mode: Literal["pool", "slice", "flatten"]) -> ScanConfig:
     """Return `config` with another treatment of convolutions."""
     return replace(config, matrices=replace(config.matrices, conv_mode=mode))

@@ -14,6 +14,8 @@ HEAVY = (
     "scipy",
     "numba",
     "huggingface_hub",
+    "matplotlib",
+    "powerlaw",
     "starlette",
     "pydantic",
 )
