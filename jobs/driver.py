@@ -106,8 +106,8 @@ def run_scan(request: Request, progress: Progress) -> Summary:
     with ExitStack() as stack:
         store = stack.enter_context(Store.writing(request.lake))
         scan = _Scan(request, store, progress)
-        executor = stack.enter_context(_executor(request, settings, scan))
         stack.enter_context(_draining(scan.stop))
+        executor = stack.enter_context(_executor(request, settings, scan))
         return scan.run(executor)
 
 

@@ -35,7 +35,7 @@ def emit(
             raise UsageError(f"cannot write {output}: {error.strerror}") from error
         return
     form = form or ("table" if sys.stdout.isatty() else "csv")
-    if form == "table" and section in table.column_names:
+    if form == "table" and section in table.column_names and table.num_rows:
         for heading, part in _sections(table, section):
             _rich(part, sys.stdout, heading)
     elif form == "parquet":

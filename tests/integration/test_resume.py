@@ -4,7 +4,7 @@ import shutil
 import signal
 
 import pytest
-from running import PATIENCE, differences, ended, finish, rows, start_python, until
+from running import PATIENCE, differences, ended, finish, rows, start_cli, start_python, until
 from zoo import save_model
 
 from jobs.driver import Request, run_scan
@@ -164,6 +164,20 @@ def test_an_interrupt_finishes_what_is_under_way_and_the_next_scan_the_rest(hub,
     summary = scan(hub, lake)
     assert (summary.failures, summary.stopped) == ((), False)
     assert differences(lake, undisturbed) == []
+
+
+def test_an_interrupt_while_the_first_targets_are_planned_drains_too(hub, tmp_path):
+    lake = tmp_path / "lake"
+    hub.fault(on="hub", match=NAMES[1], delay=1.0)
+    arguments = ("scan", *NAMES, "--lake", lake, "--endpoint", hub.endpoint)
+    with ended(start_cli(*arguments)) as process:
+        asked = lambda: any(NAMES[1] in entry["path"] for entry in list(hub.log))  # noqa: E731
+        until(lambda: asked() or process.poll() is not None, "the second target")
+        process.send_signal(signal.SIGINT)
+        ran = finish(process)
+    assert ran.code == 130
+    assert set(storage_reads(hub)) <= {"m00"}, "nothing is started after the signal"
+    assert rows(lake, "SELECT status FROM runs") == [{"status": "stopped"}]
 
 
 def test_sigterm_drains_as_an_interrupt_does(hub, tmp_path):
