@@ -11,6 +11,7 @@ from scanner.sources.memory import MemorySource, as_stored
 from scanner.sources.targets import open_source, parse_targets
 from scanner.spectra import eigen
 from scanner.weights import decode
+from scanner.weights.lora import LoraWeights
 from scanner.weights.matrices import StoredWeights
 from schemas.config import ScanConfig, profile_config
 from schemas.errors import ScanError
@@ -23,15 +24,19 @@ StateDict = Mapping[str, Any]
 
 
 class Matrix:
-    """One weight matrix as read: `name`, `role`, `layer_index`, stored `dtype`, and its `values`."""
+    """One weight matrix as read: `name`, `part`, `role`, `layer_index`, stored `dtype`, and its `values`.
 
-    def __init__(self, ref: MatrixRef, buffer: bytes | bytearray) -> None:
+    A LoRA pair is the product of its factors, under the name of the A factor.
+    """
+
+    def __init__(self, ref: MatrixRef, *buffers: bytes | bytearray) -> None:
         self.ref = ref
         self.name = ref.tensor.name
+        self.part = ref.part
         self.role = ref.role
         self.layer_index = ref.layer_index
         self.dtype = ref.tensor.dtype
-        self.weights = StoredWeights(ref, buffer)
+        self.weights = LoraWeights(ref, buffers) if ref.lora else StoredWeights(ref, buffers[0])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -44,7 +49,10 @@ class Matrix:
         return self.weights.block(slice(None), slice(None))
 
     def __repr__(self) -> str:
-        return f"Matrix({self.name!r}, shape={self.shape}, dtype={self.dtype}, role={self.role.value!r})"
+        part = f" {self.part}" if self.part else ""
+        return (
+            f"Matrix({self.name + part!r}, shape={self.shape}, dtype={self.dtype}, role={self.role.value!r})"
+        )
 
 
 def spectrum(weights: Any, *, method: str = "gram", device: str = "cpu") -> Spectrum:
@@ -72,7 +80,7 @@ def read_matrices(target: str | Path | StateDict, **options: Any) -> Iterator[Ma
         for unit in plan.units:
             for ref in unit.matrices:
                 if ref.skip is None:
-                    yield Matrix(ref, source.read(ref.tensor.file, ref.start, ref.stop))
+                    yield Matrix(ref, *(source.read(ref.tensor.file, *span) for span in ref.spans))
 
 
 def scan(

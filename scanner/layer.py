@@ -85,6 +85,7 @@ def place(ref: MatrixRef, config: ScanConfig) -> LayerMetrics:
         code_version=code_version(),
         status=RowStatus.SKIPPED if ref.skip else RowStatus.OK,
         status_reason=ref.skip,
+        lora_rank=ref.lora.rank if ref.lora else None,
         **sides,
     )
 
@@ -103,7 +104,8 @@ def _sides(ref: MatrixRef) -> dict[str, Any]:
 def _conv_mode(ref: MatrixRef) -> str | None:
     if len(ref.shape) > 2:
         return "pool" if ref.slice_id is None else "slice"
-    return "flatten" if ref.role is Role.CONV else None
+    of_conv = ref.role is Role.CONV or (ref.lora is not None and len(ref.tensor.shape) > 2)
+    return "flatten" if of_conv else None
 
 
 def _spectrum(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
@@ -12,11 +12,13 @@ from math import isfinite, prod
 from time import perf_counter
 from typing import Any
 
+from scanner.adapter import measure_lora
 from scanner.layer import measure, place
 from scanner.prefetch import prefetched
 from scanner.sources.base import Source, Span
 from scanner.weights.header import PREFIX, header_length, parse_header
 from scanner.weights.index import MAX_INDEX, IndexedShards, shards_of_index
+from scanner.weights.lora import LoraWeights
 from scanner.weights.matrices import StoredWeights, plan_matrices, plan_unread
 from scanner.weights.plan import plan_units
 from scanner.weights.selection import WeightGroup, choose_files
@@ -58,8 +60,11 @@ def plan_repository(
         held = {tensor.name for tensor in tensors}
         if shards.weight_map and not bad and shards.weight_map.keys() != held:
             bad.append(_index_mismatch(shards.weight_map, held, group, repository.ref))
-        matrices = plan_matrices(tensors, config.matrices, group.component, len(rows))
-        about = _component(source, group, repository, matrices, config)
+        settings, adapter = _settings(source, group.config), _settings(source, group.adapter_config)
+        matrices = plan_matrices(
+            tensors, config.matrices, group.component, len(rows), settings=settings, adapter=adapter
+        )
+        about = _component(settings, group, repository, matrices, config)
         components.append(replace(about, source=origin, num_files_failed=len(bad)))
         rows += matrices
         failures += bad
@@ -147,36 +152,43 @@ def failure_of(
 def _scan_file(
     source: Source, refs: Sequence[MatrixRef], config: ScanConfig, device: str
 ) -> Iterator[LayerMetrics | Failure]:
-    done = 0
+    done: set[int] = set()
     try:
-        for group, buffer in _stream(source, refs):
-            for ref in group:
-                yield from _outcome(ref, buffer, config, device)
-                done += 1
+        for ref, buffers in _stream(source, refs):
+            yield from _outcome(ref, buffers, config, device)
+            done.add(ref.index)
     except SourceError as error:
         if error.retryable:
             raise
         repo = refs[0].tensor.file.repo
         failure = failure_of(error, Stage.READ, repo.repo_id, repo.revision)
         yield failure
-        yield from (_failed(ref, failure, config) for ref in refs[done:])
+        yield from (_failed(ref, failure, config) for ref in refs if ref.index not in done)
 
 
-def _stream(source: Source, refs: Sequence[MatrixRef]) -> Iterator[tuple[list[MatrixRef], bytearray]]:
-    """Rows that share bytes, with those bytes, the next buffers being read meanwhile."""
-    groups = [list(same) for _, same in groupby(refs, key=lambda ref: (ref.start, ref.stop))]
-    if not groups:
+def _stream(source: Source, refs: Sequence[MatrixRef]) -> Iterator[tuple[MatrixRef, list[bytearray]]]:
+    """Each row with its bytes, once the last of them is here; the next buffers are read meanwhile."""
+    complete: dict[Span, list[MatrixRef]] = defaultdict(list)
+    for ref in refs:
+        complete[max(ref.spans)].append(ref)
+    spans = sorted({span for ref in refs for span in ref.spans})
+    if not spans:
         return
-    spans: list[Span] = [(group[0].start, group[0].stop) for group in groups]
+    held: dict[Span, bytearray] = {}
     with closing(prefetched(source.stream(refs[0].tensor.file, spans))) as buffers:
-        yield from zip(groups, buffers, strict=True)
+        for span, buffer in zip(spans, buffers, strict=True):
+            held[span] = buffer
+            for ref in complete[span]:
+                yield ref, [held[part] for part in ref.spans]
+            for part in {part for ref in complete[span] for part in ref.spans}:
+                del held[part]
 
 
 def _outcome(
-    ref: MatrixRef, buffer: bytearray, config: ScanConfig, device: str
+    ref: MatrixRef, buffers: Sequence[bytearray], config: ScanConfig, device: str
 ) -> Iterator[LayerMetrics | Failure]:
     try:
-        row = measure(ref, StoredWeights(ref, buffer), config, device)
+        row = _measured(ref, buffers, config, device)
         _require_numbers(row)
         yield row
         return
@@ -189,6 +201,12 @@ def _outcome(
     failure = failure_of(failed, Stage.SPECTRUM, repo.repo_id, repo.revision, ref.tensor.name)
     yield failure
     yield replace(_failed(ref, failure, config), num_nonfinite=failed.num_nonfinite)
+
+
+def _measured(ref: MatrixRef, buffers: Sequence[bytearray], config: ScanConfig, device: str) -> LayerMetrics:
+    if ref.lora:
+        return measure_lora(ref, LoraWeights(ref, buffers), config)
+    return measure(ref, StoredWeights(ref, buffers[0]), config, device)
 
 
 def _require_numbers(row: LayerMetrics) -> None:
@@ -278,13 +296,13 @@ def _index_mismatch(
 
 
 def _component(
-    source: Source,
+    settings: Mapping[str, Any],
     group: WeightGroup,
     repository: Repository,
     rows: Sequence[MatrixRef],
     config: ScanConfig,
 ) -> RepositoryRow:
-    facts, settings = repository.facts, _settings(source, group.config)
+    facts = repository.facts
     sizes: Counter[str] = Counter()
     for tensor in {(row.tensor.file.path, row.tensor.name): row.tensor for row in rows}.values():
         sizes[tensor.dtype] += prod(tensor.shape)
@@ -321,7 +339,7 @@ def _component(
 
 
 def _settings(source: Source, file: FileRef | None) -> Mapping[str, Any]:
-    """config.json as data; a missing, huge or broken one is no config."""
+    """A config file as data; a missing, huge or broken one is no config."""
     if file is None or file.size > _MAX_CONFIG:
         return {}
     try:

@@ -29,6 +29,8 @@ class MatrixRules:
     min_side: short side below which a matrix has no spectral row. min_evals: least number of
     eigenvalues of a row. max_evals_exact: largest short side solved exactly. conv_mode: pool (all
     kernel slices in one row), slice (a row each), flatten (out x in*k). depthwise: analyse them too.
+    as_stored: a row for every tensor as it is in the file: fused tensors whole, LoRA factors apart, tied
+    copies too.
     """
 
     min_side: Count = 8
@@ -36,6 +38,7 @@ class MatrixRules:
     max_evals_exact: Count = 16384
     conv_mode: Literal["pool", "slice", "flatten"] = "pool"
     depthwise: bool = False
+    as_stored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +183,7 @@ def profile_config(profile: str) -> ScanConfig:
     if profile == "weightwatcher":
         return ScanConfig(
             profile="weightwatcher",
-            matrices=MatrixRules(min_side=1, depthwise=True),
+            matrices=MatrixRules(min_side=1, depthwise=True, as_stored=True),
             spectrum=SpectrumRules(method="svd"),
         )
     raise ConfigError(f"unknown profile {profile!r}; choose one of {', '.join(PROFILES)}")

@@ -78,11 +78,50 @@ class TensorRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The part of a fused tensor that a row stands for: `start`..`stop` of every `period` along `axis`.
+
+    Axis 0 cuts rows, axis 1 columns. A period as long as the axis is one block; shorter periods are parts
+    that alternate, head by head or row by row.
+    """
+
+    axis: int
+    period: int
+    start: int
+    stop: int
+
+    def whole(self, part: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the tensor that a part of shape `part` is cut from."""
+        length = part[self.axis] // (self.stop - self.start) * self.period
+        return (*part[: self.axis], length, *part[self.axis + 1 :])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraPair:
+    """What completes the row of a LoRA's A factor: Delta = gain * B A, times the stored `alpha` if any.
+
+    `b` and `alpha` are tensors of the same file as A; `rank` is the inner side of the product.
+    """
+
+    b: TensorRef
+    rank: int
+    gain: float
+    alpha: TensorRef | None = None
+
+    @property
+    def others(self) -> tuple[TensorRef, ...]:
+        """The tensors to read besides A."""
+        return (self.b,) if self.alpha is None else (self.b, self.alpha)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixRef:
     """One planned row of `layers`: a matrix (or pooled convolution) inside one tensor, or a reasoned skip.
 
     The values are the contiguous bytes `start`..`stop` of the tensor's file, shaped `shape`. A 2-D
-    `shape` is one matrix; a longer one is a convolution (out, in, k...) cut into prod(k) slices.
+    `shape` is one matrix; a longer one is a convolution (out, in, k...) cut into prod(k) slices. With a
+    `cut` the bytes hold more than the row. With `lora` the row is the product of two factors: `tensor` is
+    the A factor, `shape` that of the product.
     """
 
     tensor: TensorRef
@@ -98,6 +137,8 @@ class MatrixRef:
     layer_index: int | None = None
     is_last: bool = False
     quant_method: str | None = None
+    cut: Cut | None = None
+    lora: LoraPair | None = None
     skip: SkipReason | None = None
 
     @property
@@ -109,9 +150,15 @@ class MatrixRef:
         return size
 
     @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Byte ranges of the file that the row is computed from, its own first."""
+        others = () if self.lora is None else self.lora.others
+        return ((self.start, self.stop), *((other.start, other.stop) for other in others))
+
+    @property
     def nbytes(self) -> int:
         """Bytes to read for this row; 0 when it is skipped."""
-        return 0 if self.skip else self.stop - self.start
+        return 0 if self.skip else sum(stop - start for start, stop in self.spans)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,8 @@ class SkipReason(_Explained):
     TOO_LARGE = "too_large", "the short side exceeds max_evals_exact; raise it in the config to analyse it"
     NOT_A_MATRIX = "not_a_matrix", "a vector, scalar, mask, table or integer tensor has no spectrum"
     SKIP_DEPTHWISE = "skip_depthwise", "a depthwise convolution is a set of vectors, not a matrix"
-    DUPLICATE_TIED = "duplicate_tied", "the same weights under a second name; the first name has the row"
+    DUPLICATE_TIED = "duplicate_tied", "the same weights under a second name; the embedding has the row"
+    LORA_PAIR = "lora_pair", "the second factor of a LoRA pair; the row of the first has both"
     DUPLICATE_LAYOUT = "duplicate_layout", "a second copy of the model in another file layout"
     NOT_SELECTED = "not_selected", "in a file that is not read: a variant, a copy, a checkpoint or an export"
     UNSUPPORTED_DTYPE = "unsupported_dtype", "this storage type is not decoded yet"
@@ -187,7 +188,8 @@ class Spectrum:
 
     `evals` is read-only, ascending, float64, unit weight^2, length M * kernel_size; `N` >= `M` are the
     sides of one slice; `slices` holds the same eigenvalues slice by slice (kernel_size, M) for a pooled
-    convolution and is None for a plain matrix. `method` is gram_f64, svd_f64 or gram_f32.
+    convolution and is None for a plain matrix. `method` is gram_f64, svd_f64, gram_f32, or
+    lora_qr for the min(r, M) eigenvalues of a product of rank r that can differ from zero.
     """
 
     evals: FloatArray

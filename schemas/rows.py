@@ -11,6 +11,7 @@ from schemas.columns import column
 from schemas.results import BlockStatus, FitStatus, Flag, RowStatus
 
 _NO_SPECTRUM = "no spectrum, or a zero matrix"
+_NO_ENTRIES = "not decoded, nonfinite, or a LoRA pair"
 _NO_FIT = "fit_status not ok"
 _NO_BULK = "bulk_status not ok"
 _NO_NULL = "null_status not ok"
@@ -32,10 +33,12 @@ class LayerMetrics:
     repo_id: str = column("string", "owner/name")
     revision: str = column("string", "40 hex digits; never a branch")
     file: str = column("string", "path in the repository")
-    tensor: str = column("string", "name in the file")
+    tensor: str = column("string", "name in the file; of a LoRA pair, its A factor")
     file_sha256: str | None = column("string", "64 hex digits", "not stated by the source")
     component: str | None = column("string", "sub-model folder", "single-model repository")
-    part: str | None = column("string", "part of a fused tensor", "whole tensor")
+    part: str | None = column(
+        "string", "part of a fused tensor: q k v, gate up, i f g o, r z n", "whole tensor"
+    )
     expert_id: int | None = column("int32", ">= 0", "not an expert of a stack")
     slice_id: int | None = column("int32", ">= 0", "not conv_mode slice")
     layer_index: int | None = column("int32", "block number, >= 0", "no block number in the name")
@@ -55,7 +58,7 @@ class LayerMetrics:
     conv_mode: str | None = column("string", "pool, slice, flatten", "not a convolution")
     w_scale: float = column("float64", "factor applied to the weights; 1", default=1.0)
     num_evals: int | None = column("int32", "eigenvalues, >= 0", "no spectrum")
-    spectrum_method: str | None = column("string", "gram_f64, svd_f64, gram_f32", "no spectrum")
+    spectrum_method: str | None = column("string", "gram_f64, svd_f64, gram_f32, lora_qr", "no spectrum")
     device: str | None = column("string", "cpu, cuda", "no spectrum")
     estimator: str | None = column("string", "version of the tail fit: hs1", "no spectrum")
     config_fingerprint: str = column("string", "16 hex digits of the config", default="")
@@ -78,10 +81,10 @@ class LayerMetrics:
     )
 
     num_nonfinite: int | None = column("int64", "NaN or Inf entries, >= 0", "not decoded")
-    zero_frac: float | None = column("float64", "[0,1] exact zeros", "not decoded, or nonfinite")
-    w_mean: float | None = column("float64", "weight units", "not decoded, or nonfinite")
-    w_std: float | None = column("float64", "weight units, population", "not decoded, or nonfinite")
-    w_abs_max: float | None = column("float64", "weight units, >= 0", "not decoded, or nonfinite")
+    zero_frac: float | None = column("float64", "[0,1] exact zeros", _NO_ENTRIES)
+    w_mean: float | None = column("float64", "weight units", _NO_ENTRIES)
+    w_std: float | None = column("float64", "weight units, population", _NO_ENTRIES)
+    w_abs_max: float | None = column("float64", "weight units, >= 0", _NO_ENTRIES)
     w_kurtosis: float | None = column("float64", "excess", "as w_std, or w_std 0")
 
     norm: float | None = column("float64", "sum of eigenvalues, weight^2, > 0", _NO_SPECTRUM)
@@ -201,7 +204,9 @@ class LayerMetrics:
     subspace_overlap10: float | None = column("float64", "[0,1]", _ASKED)
     cka: float | None = column("float64", "[0,1]", _ASKED)
     lora_rank: int | None = column("int32", ">= 1", "not a LoRA pair")
-    lora_scale: float | None = column("float64", "> 0", "not a LoRA pair")
+    lora_scale: float | None = column(
+        "float64", "factor of B A: alpha/r, or alpha/sqrt(r)", "not a LoRA pair"
+    )
 
     @property
     def fit_ok(self) -> bool:

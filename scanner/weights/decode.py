@@ -80,6 +80,17 @@ def to_float32(stored: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     return _decode(stored, dtype, np.float32)
 
 
+def is_number(dtype: str) -> bool:
+    """Return whether `scalar` reads `dtype`."""
+    return dtype in _SUPPORTED or (dtype in _STORED and _STORED[dtype].kind in "iu" and dtype[0] in "IU")
+
+
+def scalar(buffer: bytes | bytearray | memoryview, dtype: str) -> float:
+    """The one number of a tensor of one element, an integer or a float. Raises ValueError for other types."""
+    stored = as_array(buffer, dtype, (1,))
+    return float(stored[0]) if dtype[0] in "IU" else float(to_float64(stored, dtype)[0])
+
+
 def _float8_table(bits: int, bias: int, special: Mapping[int, float]) -> FloatArray:
     """Values of all 256 codes of a float with `bits` mantissa bits; `special` holds its Inf and NaN codes."""
     code = np.arange(128)

@@ -1,34 +1,65 @@
 """Tensors -> matrices: which rows of `layers` a tensor becomes, and its stored bytes as weights."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
+from numpy.typing import NDArray
+
 from scanner.weights import decode
+from scanner.weights.config import settings_of
+from scanner.weights.fused import Part, fused_parts
+from scanner.weights.lora import Place, lora_pairs, place_of
 from scanner.weights.quant import quant_method
 from scanner.weights.roles import is_table, layer_indices, natural, role
+from scanner.weights.tied import tied_copies
 from schemas.config import MatrixRules
-from schemas.refs import MatrixRef, TensorRef
+from schemas.refs import Cut, LoraPair, MatrixRef, TensorRef
 from schemas.results import FloatArray, Role, SkipReason
 
 _MAX_KERNEL = 64
 """Longest last axis of a 3-D tensor still taken for a conv1d kernel when its name does not say conv."""
 
+_DBRX = re.compile(r"\.experts\.mlp\.(?:w1|v1|w2)$")
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""A config that says nothing."""
+
 _HEADS = (Role.LM_HEAD, Role.CLASSIFIER)
 _NOT_BODY = (Role.EMBED, Role.POS_EMBED, Role.LORA)
 
 
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What one tensor must know of the others: their shapes, the config, LoRA pairs, and second names."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    settings: Mapping[str, Any]
+    pairs: Mapping[Place, LoraPair]
+    second_names: Mapping[Place, SkipReason]
+
+
 def plan_matrices(
-    tensors: Sequence[TensorRef], rules: MatrixRules, component: str | None = None, first_index: int = 0
+    tensors: Sequence[TensorRef],
+    rules: MatrixRules,
+    component: str | None = None,
+    first_index: int = 0,
+    *,
+    settings: Mapping[str, Any] = NOTHING,
+    adapter: Mapping[str, Any] = NOTHING,
 ) -> tuple[MatrixRef, ...]:
     """Every tensor of one model as planned rows, each either to be analysed or skipped with a reason.
 
-    A tensor qualifies by dtype and shape, never by the end of its name. Rows keep the order of `tensors`.
+    A tensor qualifies by dtype and shape, never by the end of its name. Rows keep the order of `tensors`; a
+    fused tensor is a row a part, a LoRA pair one row under the name of its A factor. `settings` is
+    config.json, `adapter` adapter_config.json, both as untrusted data.
     """
-    names = frozenset(t.name for t in tensors)
-    depth = layer_indices(names)
-    rows = [row for tensor in tensors for row in _rows_of(tensor, names, rules)]
+    model = _model(tensors, rules, settings, adapter)
+    depth = layer_indices(model.shapes)
+    rows = [row for tensor in tensors for row in _rows_of(tensor, model, rules)]
     last = _last_names(rows, depth)
     return tuple(
         replace(
@@ -61,12 +92,30 @@ def plan_unread(
     )
 
 
+def _model(
+    tensors: Sequence[TensorRef],
+    rules: MatrixRules,
+    settings: Mapping[str, Any],
+    adapter: Mapping[str, Any],
+) -> _Model:
+    shapes = {t.name: t.shape for t in tensors}
+    if rules.as_stored:
+        return _Model(shapes, settings, {}, {})
+    pairs = lora_pairs(tensors, adapter)
+    second = dict.fromkeys((place_of(pair.b) for pair in pairs.values()), SkipReason.LORA_PAIR)
+    copies = dict.fromkeys(map(place_of, tied_copies(tensors, settings)), SkipReason.DUPLICATE_TIED)
+    return _Model(shapes, settings, pairs, second | copies)
+
+
 class StoredWeights:
     """The stored bytes of one MatrixRef as float64 blocks, converted only block by block."""
 
     def __init__(self, ref: MatrixRef, buffer: bytes | bytearray | memoryview) -> None:
         self._dtype = ref.tensor.dtype
-        array = decode.as_array(buffer, self._dtype, ref.shape)
+        held = ref.cut.whole(ref.shape) if ref.cut else ref.shape
+        array = decode.as_array(buffer, self._dtype, held)
+        if ref.cut:
+            array = _cut(array, ref.cut)
         if ref.slice_id is not None:
             array = array.reshape(*ref.shape[:2], -1)[:, :, ref.slice_id]
         self._array = array
@@ -81,8 +130,18 @@ class StoredWeights:
         return decode.to_float64(self._array[rows, columns], self._dtype)
 
 
-def _rows_of(tensor: TensorRef, names: Collection[str], rules: MatrixRules) -> Iterator[MatrixRef]:
-    quant = quant_method(tensor.name, tensor.dtype, names)
+def _cut(array: NDArray[Any], cut: Cut) -> NDArray[Any]:
+    """A view where the part is one block, otherwise a copy of the part as stored."""
+    rows, columns = array.shape
+    if cut.axis == 0:
+        return array.reshape(-1, cut.period, columns)[:, cut.start : cut.stop].reshape(-1, columns)
+    if cut.period == columns:
+        return array[:, cut.start : cut.stop]
+    return array.reshape(rows, -1, cut.period)[:, :, cut.start : cut.stop].reshape(rows, -1)
+
+
+def _rows_of(tensor: TensorRef, model: _Model, rules: MatrixRules) -> Iterator[MatrixRef]:
+    quant = quant_method(tensor.name, tensor.dtype, model.shapes)
     plain = MatrixRef(
         tensor=tensor,
         index=0,
@@ -94,12 +153,44 @@ def _rows_of(tensor: TensorRef, names: Collection[str], rules: MatrixRules) -> I
     )
     if quant:
         yield replace(plain, skip=SkipReason.UNSUPPORTED_QUANT)
-    elif reason := _no_matrix(tensor):
+    elif reason := _no_matrix(tensor) or model.second_names.get(place_of(tensor)):
         yield replace(plain, skip=reason)
-    elif _is_stack(tensor):
-        yield from (_limited(expert, rules) for expert in _experts(plain))
+    elif pair := model.pairs.get(place_of(tensor)):
+        yield _product(plain, pair, rules)
     else:
-        yield from (_limited(row, rules) for row in _conv_mode(_squeezed(plain), rules))
+        for row in _stack(plain, model):
+            yield from (_limited(part, rules) for part in _parts(row, model, rules))
+
+
+def _product(row: MatrixRef, pair: LoraPair, rules: MatrixRules) -> MatrixRef:
+    """The update of a LoRA pair; its rank may be small, its sides may not."""
+    sides = (pair.b.shape[0], prod(row.tensor.shape[1:]))
+    skip = SkipReason.TOO_SMALL if min(sides) < rules.min_side else None
+    return replace(row, shape=sides, role=Role.LORA, lora=pair, skip=skip)
+
+
+def _parts(row: MatrixRef, model: _Model, rules: MatrixRules) -> Iterator[MatrixRef]:
+    if len(row.shape) > 2:
+        yield from _conv_mode(row, rules)
+        return
+    name = row.tensor.name
+    settings = settings_of(name, model.settings)
+    parts = () if rules.as_stored else fused_parts(name, row.shape, row.role, settings, model.shapes)
+    yield from (_part(row, part) for part in parts) if parts else (row,)
+
+
+def _part(row: MatrixRef, part: Part) -> MatrixRef:
+    """Rows in one block are bytes of their own; any other part is cut from the bytes of the whole."""
+    cut, (rows, columns) = part.cut, row.shape
+    size = cut.stop - cut.start
+    row = replace(row, part=part.name, role=part.role)
+    if cut.axis == 1:
+        return replace(row, shape=(rows, columns // cut.period * size), cut=cut)
+    if cut.period < rows:
+        return replace(row, shape=(rows // cut.period * size, columns), cut=cut)
+    each = (row.stop - row.start) // rows
+    start = row.start + cut.start * each
+    return replace(row, shape=(size, columns), start=start, stop=start + size * each)
 
 
 def _no_matrix(tensor: TensorRef) -> SkipReason | None:
@@ -112,12 +203,36 @@ def _no_matrix(tensor: TensorRef) -> SkipReason | None:
     return None
 
 
+def _stack(row: MatrixRef, model: _Model) -> Iterator[MatrixRef]:
+    """The experts of a stack, each a row; anything else as one, without a leading axis that holds nothing."""
+    if (count := _stacked_rows(row, model)) and row.shape[0] % count == 0:
+        row = replace(row, shape=(count, row.shape[0] // count, row.shape[1]))
+        yield from _experts(row)
+    elif _is_stack(row.tensor):
+        yield from _experts(row)
+    else:
+        yield _squeezed(row)
+
+
+def _stacked_rows(row: MatrixRef, model: _Model) -> int:
+    """Experts that DBRX stacks along the rows of a plain matrix; 0 for other models."""
+    sizes = model.settings.get("ffn_config")
+    if len(row.shape) != 2 or not _DBRX.search(row.tensor.name) or not isinstance(sizes, dict):
+        return 0
+    count = sizes.get("moe_num_experts")
+    return count if type(count) is int and count > 1 else 0
+
+
 def _is_stack(tensor: TensorRef) -> bool:
     if len(tensor.shape) != 3 or tensor.shape[0] == 1:
         return False
     if "expert" in tensor.name:
         return True
-    return tensor.shape[2] > _MAX_KERNEL and "conv" not in tensor.name
+    return tensor.shape[2] > _MAX_KERNEL and not _says_conv(tensor)
+
+
+def _says_conv(tensor: TensorRef) -> bool:
+    return "conv" in tensor.name.lower()
 
 
 def _experts(stack: MatrixRef) -> Iterator[MatrixRef]:
@@ -131,14 +246,14 @@ def _experts(stack: MatrixRef) -> Iterator[MatrixRef]:
 
 def _squeezed(row: MatrixRef) -> MatrixRef:
     """A table of positions stored as (1, n, d) is a plain matrix, not a convolution."""
-    if len(row.shape) == 3 and row.shape[0] == 1:
+    if len(row.shape) == 3 and row.shape[0] == 1 and not _says_conv(row.tensor):
         return replace(row, shape=row.shape[1:], role=Role.OTHER if row.role is Role.CONV else row.role)
     return row
 
 
 def _conv_mode(row: MatrixRef, rules: MatrixRules) -> Iterator[MatrixRef]:
     depthwise = row.shape[1] == 1 and not rules.depthwise
-    if len(row.shape) == 2 or rules.conv_mode == "pool" or depthwise:
+    if rules.conv_mode == "pool" or depthwise:
         yield row
     elif rules.conv_mode == "flatten":
         yield replace(row, shape=(row.shape[0], prod(row.shape[1:])))

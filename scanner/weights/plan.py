@@ -22,6 +22,8 @@ def cost(row: MatrixRef, method: str) -> float:
     if row.skip:
         return 0.0
     m, n = sorted(row.shape[:2])
+    if row.lora:
+        return 2 * (m + n) * row.lora.rank**2 / EIGEN_RATE + ROW_SECONDS
     slices = 1 if row.slice_id is not None else row.kernel_size
     spectrum = n * m**2 / GRAM_RATE + 4 / 3 * m**3 / EIGEN_RATE + EIGEN_SQUARE * m**2
     return slices * spectrum * (SVD_FACTOR if method == "svd" else 1.0) + ROW_SECONDS
@@ -32,6 +34,8 @@ def peak_bytes(row: MatrixRef, block: int) -> int:
     if row.skip:
         return 0
     m, n = sorted(row.shape[:2])
+    if row.lora:
+        return 8 * 3 * (m + n) * row.lora.rank
     slices = 1 if row.slice_id is not None else row.kernel_size
     return 8 * slices * (2 * m**2 + min(block, n) * m)
 
@@ -65,7 +69,7 @@ def _groups(
 
 
 def _unit(repo: RepoRef, rows: tuple[MatrixRef, ...], config: ScanConfig) -> WorkUnit:
-    seen: dict[tuple[str, int], int] = {(r.tensor.file.path, r.start): r.nbytes for r in rows}
+    seen = {(r.tensor.file.path, r.start): r.nbytes for r in rows if not r.skip}
     return WorkUnit(
         unit_id=_unit_id(repo, rows, config.fingerprint()),
         repo=repo,
@@ -86,6 +90,8 @@ def _unit_id(repo: RepoRef, rows: Sequence[MatrixRef], fingerprint: str) -> str:
             row.stop,
             row.slice_id,
             row.component,
+            row.part,
+            row.lora and (row.lora.rank, row.lora.gain),
         )
         digest.update(repr(place).encode())
     return digest.hexdigest()

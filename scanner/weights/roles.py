@@ -10,7 +10,7 @@ _ATTENTION = r"(?:attn|attention|self_attn|crossattention|selfattention|encdecat
 _RULES: tuple[tuple[re.Pattern[str], Role], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), role)
     for pattern, role in (
-        (r"lora[._](?:a|b|up|down|embedding_a|embedding_b)\b", Role.LORA),
+        (r"lora[._](?:linear_layer\.)?(?:a|b|up|down|embedding_a|embedding_b)\b", Role.LORA),
         (r"(?:^|\.)weight_[ih]h_", Role.RECURRENT),
         (r"(?:^|[._])(?:rnn|lstm|gru)[\w]*(?:\.|$)", Role.RECURRENT),
         (

@@ -6,7 +6,8 @@ WITH facts AS (
 body AS (
     SELECT *,
         list_contains(flags, 'fit_unreliable') AS unreliable,
-        N::DOUBLE * M * kernel_size AS numel,
+        CASE WHEN lora_rank IS NULL THEN N::DOUBLE * M * kernel_size ELSE (N::DOUBLE + M) * lora_rank END
+            AS numel,
         lambda_max * (ln(lambda_max) - 1) AS legacy_b
     FROM layers
 ),

@@ -42,7 +42,7 @@ def only(name, shape, dtype="F32", **rules):
         ("encoder.layer.0.attention.self.query.weight", (64, 64), Role.Q, 1),
         ("h.0.attn.c_attn.weight", (64, 192), Role.QKV, 1),
         ("anything", (20, 30), Role.OTHER, 1),
-        ("attn.in_proj_weight", (96, 32), Role.QKV, 1),
+        ("attn.qkv.weight", (96, 32), Role.QKV, 1),
         ("conv1.weight", (16, 32, 7), Role.CONV, 7),
         ("layer1.0.conv1.weight", (16, 8, 3, 3), Role.CONV, 9),
         ("stem.weight", (16, 8, 3, 3, 3), Role.CONV, 27),
