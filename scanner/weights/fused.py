@@ -168,7 +168,8 @@ def _is_vision(settings: Mapping[str, Any]) -> bool:
 
 _HALVES = frozenset(
     "phi3 phi4mm phi4_multimodal glm glm4 glm4v_text llama4 llama4_text mixtral qwen2_moe qwen3_moe "
-    "qwen3_next qwen3_vl_moe qwen3_vl_moe_text deepseek_v2 deepseek_v3 glm4_moe olmoe".split()
+    "qwen3_next qwen3_vl_moe qwen3_vl_moe_text deepseek_v2 deepseek_v3 glm4_moe olmoe "
+    "granitemoe granitemoeshared granitemoehybrid".split()
 )
 _ALTERNATING = frozenset(["gpt_oss"])
 

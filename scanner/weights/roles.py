@@ -11,44 +11,63 @@ _RULES: tuple[tuple[re.Pattern[str], Role], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), role)
     for pattern, role in (
         (r"lora[._](?:linear_layer\.)?(?:a|b|up|down|embedding_a|embedding_b)\b", Role.LORA),
-        (r"(?:^|\.)weight_[ih]h_", Role.RECURRENT),
+        (r"(?:^|\.)weight_(?:[ih]h|hr)(?:_|$)", Role.RECURRENT),
         (r"(?:^|[._])(?:rnn|lstm|gru)[\w]*(?:\.|$)", Role.RECURRENT),
         (
             r"(?:position_embeddings?|embed_positions|pos_embed(?:ding)?s?|positional_embedding|wpe"
-            r"|relative_attention_bias)$",
+            r"|relative_attention_bias|rel_embeddings)$",
             Role.POS_EMBED,
         ),
-        (r"(?:^|\.)(?:lm_head(?:\.decoder)?|embed_out|predictions\.decoder)$|^output$", Role.LM_HEAD),
+        (r"(?:^|\.)(?:cls|class|mask|dist|register|query)_tokens?$", Role.OTHER),
+        (
+            r"(?:^|\.)(?:(?:generator_)?lm_head(?:\.decoder)?|embed_out|predictions\.decoder|vocab_projector"
+            r"|shared_head\.head)$|^output$|^transformer\.output_layer$",
+            Role.LM_HEAD,
+        ),
         (
             r"(?:embed_tokens|word_embeddings?|token_type_embeddings?|tok_embeddings|token_embedding|wte"
             r"|embed_in|(?:^|\.)shared|(?:^|\.)embeddings?|patch_embeddings?)$",
             Role.EMBED,
         ),
-        (r"(?:query_key_value|qkv(?:_proj)?|c_attn|wqkv|in_proj|to_qkv)$", Role.QKV),
-        (r"(?:gate_up_proj|gate_up)$", Role.GATE_UP),
-        (r"(?:^|\.)(?:q_proj|q_lin|query|query_proj|to_q|wq|q|queries)$", Role.Q),
-        (r"(?:^|\.)(?:k_proj|k_lin|key|key_proj|to_k|wk|k|keys)$", Role.K),
-        (r"(?:^|\.)(?:v_proj|v_lin|value|value_proj|to_v|wv|v|values)$", Role.V),
-        (r"(?:^|\.)(?:o_proj|to_out(?:\.0)?|out_lin)$", Role.O),
+        (
+            r"(?:query_key_value|qkv(?:_proj)?|c_attn|wqkv|w_pack|to_qkv|in_proj_weight)$"
+            rf"|(?:^|[._]){_ATTENTION}(?:\.self)?\.in_proj$"
+            r"|(?:^|\.)(?:kv|kv_proj|to_kv|kv_a_proj_with_mqa|kv_b_proj)$",
+            Role.QKV,
+        ),
+        (r"(?:gate_up_proj|gate_up|(?:^|\.)input_linear|mlp\.(?:(?-i:Wi)|w12))$", Role.GATE_UP),
+        (r"(?:^|\.)feed_forward\.key$|(?:^|\.)h\.\d+\.mlp\.w1$", Role.UP),
+        (r"(?:^|\.)h\.\d+\.mlp\.w2$", Role.GATE),
+        (r"(?:^|\.)feed_forward\.value$", Role.DOWN),
+        (
+            r"(?:^|\.)(?:(?:add_)?q_proj|q_[ab]_proj|q_attn|q_lin|query|query_proj|to_q|wq|q|queries)$",
+            Role.Q,
+        ),
+        (r"(?:^|\.)(?:(?:add_)?k_proj|k_lin|key|key_proj|to_k|wk|k|keys)$", Role.K),
+        (r"(?:^|\.)(?:(?:add_)?v_proj|v_lin|value|value_proj|to_v|wv|v|values)$", Role.V),
+        (r"(?:^|\.)(?:o_proj|to_out(?:\.0)?|to_add_out|out_lin)$", Role.O),
         (
             rf"(?:^|[._]){_ATTENTION}\w*(?:\.(?:self|output|attention))*\.(?:out_proj|dense|proj|c_proj|o|wo|output)$",
             Role.O,
         ),
-        (r"(?:^|\.)(?:router|(?:block_sparse_moe|mlp|moe|ffn)\.gate|gate\.wg)$", Role.ROUTER),
-        (r"(?:^|\.)(?:gate_proj|gate|w1|wi_0)$", Role.GATE),
         (
-            r"(?:^|\.)(?:up_proj|fc1|lin1|c_fc|dense_h_to_4h|intermediate\.dense|wi(?:_1)?|w3|linear1"
-            r"|ff(?:_context)?\.net\.0\.proj)$",
+            r"(?:^|\.)(?:router(?:\.layer)?|(?:block_sparse_moe|mlp|moe|ffn)\.gate|gate\.wg|shared_expert_gate)$",
+            Role.ROUTER,
+        ),
+        (r"(?:^|\.)(?:gate_proj|gate|w1|wi_0|fc1_g)$", Role.GATE),
+        (
+            r"(?:^|\.)(?:up_proj|fc1|fc1_x|fc_in|lin1|c_fc|dense_h_to_4h|intermediate[._]dense|wi(?:_1)?|w3|v1"
+            r"|linear1|pwconv1|proj_mlp|albert_layers\.\d+\.ffn|ff(?:_context)?\.net\.0\.proj)$",
             Role.UP,
         ),
         (
-            r"(?:^|\.)(?:down_proj|fc2|lin2|mlp\.c_proj|dense_4h_to_h|output\.dense|wo|w2|linear2"
-            r"|ff(?:_context)?\.net\.2)$",
+            r"(?:^|\.)(?:down_proj|fc2|fc_out|lin2|mlp\.c_proj|dense_4h_to_h|output[._]dense|wo|w2|linear2"
+            r"|pwconv2|ffn_output|output_linear|ff(?:_context)?\.net\.2)$",
             Role.DOWN,
         ),
         (
-            r"(?:^|\.)(?:classifier(?:\.dense|\.out_proj|\.\d+)?|score|seq_relationship|(?:^|model\.)head|qa_outputs)$"
-            r"|^(?:module\.)?(?:fc|linear|head)$",
+            r"(?:^|\.)(?:(?:classifier|classification_head)(?:\.dense|\.out_proj|\.\d+)?|score|seq_relationship"
+            r"|dense_prediction|(?:^|model\.)head|qa_outputs)$|^(?:module\.)?(?:fc|linear|head)$",
             Role.CLASSIFIER,
         ),
     )
@@ -59,8 +78,14 @@ _NO_MATRIX = re.compile(
     r"|attn\.bias|attention\.bias|num_batches_tracked|running_mean|running_var|token_type_ids)$",
     re.IGNORECASE,
 )
-_WEIGHT = re.compile(r"[._](?:weight|kernel)(?:_orig)?$")
+_WEIGHT = re.compile(r"(?:\.|(?<!in_proj)_)(?:weight|kernel)(?:_orig)?$")
 _BLOCK = re.compile(r"^(.*?)(?:^|\.)(\d+)(?:\.|$)")
+_WORDS = r"(?:(?!\d+\.)[^.]+\.)*"
+_STAGED = re.compile(
+    rf"^({_WORDS}(?:(?!\d+\.)[^.]*\d|(?:stages|layers)\.\d+\.(?:blocks|layers)|(?:stages|blocks|features)\.\d+))"
+    r"\.(\d+)(?:\.|$)"
+)
+"""Blocks numbered within stages: `layer1.0`, `stages.0.layers.1`, `layers.0.blocks.1`, `blocks.0.1`."""
 
 
 def role(name: str, ndim: int) -> Role:
@@ -80,17 +105,23 @@ def is_table(name: str) -> bool:
 def layer_indices(names: Iterable[str]) -> dict[str, int]:
     """Block number of every name that has one.
 
-    It is the first all-digit part of the dotted name. Where the part before it is itself numbered
-    (`layer1.0`, `layer1.1`, `layer2.0`), blocks are counted through in natural order.
+    It is the first all-digit part of the dotted name. Blocks that are numbered anew within each stage
+    (`layer1.0`, `layer1.1`, `layer2.0`; `stages.0.layers.1`) are counted through in natural order; a tensor
+    between such blocks has no number.
     """
-    found = {name: match for name in names if (match := _BLOCK.match(name))}
-    staged = {match.group(1) for match in found.values() if re.search(r"\d", match.group(1))}
+    first = {name: match for name in names if (match := _BLOCK.match(name))}
+    staged = {name: match for name in first if (match := _STAGED.match(name))}
     order = sorted(
-        {(m.group(1), m.group(2)) for m in found.values() if m.group(1) in staged},
-        key=lambda pair: (natural(pair[0]), int(pair[1])),
+        {(m.group(1), m.group(2)) for m in staged.values()}, key=lambda pair: (natural(pair[0]), int(pair[1]))
     )
     counted = {pair: i for i, pair in enumerate(order)}
-    return {n: counted.get((m.group(1), m.group(2)), int(m.group(2))) for n, m in found.items()}
+    stages = {stage.rpartition(".")[0] for stage, _ in order}
+    plain = {
+        name: int(m.group(2))
+        for name, m in first.items()
+        if name[: m.end(2)] not in stages and name not in staged
+    }
+    return plain | {name: counted[m.group(1), m.group(2)] for name, m in staged.items()}
 
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:
