@@ -1,0 +1,144 @@
+"""LoRA pairs from file to row: the numbers of the update, its scale, and nothing lost."""
+
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from scanner.api import read_matrices, scan, spectrum
+from schemas.config import profile_config
+from schemas.results import Role
+
+TARGET = "base_model.model.model.layers.3.self_attn.q_proj"
+
+
+def factors(m=96, n=64, r=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((r, n)).astype("f4"), rng.standard_normal((m, r)).astype("f4")
+
+
+def save(folder, tensors, **config):
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"} | config))
+    return folder
+
+
+def pair(a, b, name=TARGET):
+    return {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
+
+
+def rows_of(folder, profile="default"):
+    return {row.tensor.removeprefix(TARGET + "."): row for row in scan(folder, profile)}
+
+
+@pytest.mark.parametrize("r", [1, 8, 24])
+def test_a_pair_is_one_row_with_the_numbers_of_its_product(tmp_path, r):
+    a, b = factors(r=r)
+    rows = rows_of(save(tmp_path, pair(a, b), lora_alpha=16, r=r))
+    row, other = rows["lora_A.weight"], rows["lora_B.weight"]
+    evals = np.linalg.svd(16 / r * b.astype("f8") @ a, compute_uv=False)[:r] ** 2
+    assert (row.status, row.role, row.counted, row.layer_index) == ("ok", Role.LORA, False, 3)
+    assert (row.N, row.M, row.num_evals, row.kernel_size) == (96, 64, r, 1)
+    assert (row.lora_rank, row.lora_scale, row.spectrum_method) == (r, 16 / r, "lora_qr")
+    assert row.norm == pytest.approx(evals.sum(), rel=1e-12)
+    assert row.log_spectral_norm == pytest.approx(np.log10(evals[0]), rel=1e-12)
+    assert row.stable_rank == pytest.approx(evals.sum() / evals[0], rel=1e-12)
+    assert (row.fit_status == "ok") is (r >= 20)
+    assert (row.bulk_status, row.null_status, row.alt_status, row.phase) == ("off", "off", "off", None)
+    assert (row.num_nonfinite, row.w_std, row.zero_frac) == (0, None, None)
+    assert (other.status, other.status_reason, other.lora_rank) == ("skipped", "lora_pair", None)
+
+
+def test_halving_alpha_shifts_log_norm_by_two_log_two(tmp_path):
+    a, b = factors(768, 768)
+    whole, half = (
+        rows_of(save(tmp_path / str(alpha), pair(a, b), lora_alpha=alpha))["lora_A.weight"]
+        for alpha in (16, 8)
+    )
+    assert half.log_norm - whole.log_norm == pytest.approx(-0.60206, abs=1e-6)
+    assert half.stable_rank == pytest.approx(whole.stable_rank, rel=1e-12)
+
+
+def test_factors_that_lie_far_apart_and_their_alphas_are_brought_together(tmp_path):
+    """kohya in float16 with float32 scalars: the file holds all alphas first."""
+    tensors, products = {}, {}
+    for i in range(5):
+        a, b = factors(40, 30, 4, seed=i)
+        name = f"lora_unet_blocks_{i}_to_q"
+        tensors |= {
+            f"{name}.alpha": np.float32(2 + i),
+            f"{name}.lora_up.weight": b.astype("f2"),
+            f"{name}.lora_down.weight": a.astype("f2"),
+        }
+        products[f"{name}.lora_down.weight"] = (2 + i) / 4 * b.astype("f2").astype("f8") @ a.astype("f2")
+    save_file({k: np.asarray(v) for k, v in tensors.items()}, tmp_path / "style.safetensors")
+    rows = list(scan(tmp_path))
+    assert {row.tensor for row in rows} == tensors.keys()
+    done = {row.tensor: row.log_norm for row in rows if row.status == "ok"}
+    assert done == pytest.approx({k: np.log10(np.sum(v**2)) for k, v in products.items()}, rel=1e-9)
+
+
+def test_nothing_is_lost_and_a_bad_factor_costs_its_row(tmp_path):
+    a, b = factors()
+    broken = b.copy()
+    broken[3, :2] = np.nan
+    tensors = (
+        pair(a, b, "x")
+        | pair(a, broken, "y")
+        | {"z.lora_A.weight": a, "w.lora_B.weight": np.ones((9, 9), "f4")}
+    )
+    rows = {row.tensor: row for row in scan(save(tmp_path, tensors, lora_alpha=8, r=8))}
+    assert rows.keys() == tensors.keys()
+    assert (rows["x.lora_A.weight"].status, rows["z.lora_A.weight"].spectrum_method) == ("ok", "gram_f64")
+    bad = rows["y.lora_A.weight"]
+    assert (bad.status, bad.status_reason, bad.num_nonfinite) == ("failed", "nonfinite", 2)
+
+
+def test_an_untrained_adapter_is_a_zero_matrix(tmp_path):
+    a, b = factors()
+    row = rows_of(save(tmp_path, pair(a, 0 * b), lora_alpha=8))["lora_A.weight"]
+    assert (row.status, row.status_reason, row.norm, row.flags) == (
+        "ok",
+        "zero_matrix",
+        None,
+        ("zero_matrix",),
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_no_column_is_nan(tmp_path, scale):
+    a, b = factors(r=24)
+    row = rows_of(save(tmp_path, pair(a, b), lora_alpha=scale), "full")["lora_A.weight"]
+    for field in fields(row):
+        value = getattr(row, field.name)
+        assert not isinstance(value, float) or np.isfinite(value), field.name
+
+
+def test_weightwatchers_profile_takes_the_factors_as_they_are(tmp_path):
+    rows = rows_of(save(tmp_path, pair(*factors(r=9)), lora_alpha=8), "weightwatcher")
+    assert {(row.lora_rank, row.status, row.ww_status) for row in rows.values()} == {(None, "ok", "success")}
+    assert profile_config("weightwatcher").matrices.as_stored
+
+
+def test_a_notebook_gets_the_product(tmp_path):
+    a, b = factors()
+    (matrix,) = read_matrices(save(tmp_path, pair(a, b), lora_alpha=4, r=8))
+    product = 0.5 * b.astype("f8") @ a
+    assert (matrix.shape, matrix.role) == ((96, 64), Role.LORA)
+    np.testing.assert_allclose(matrix.values, product, rtol=1e-12)
+    np.testing.assert_allclose(spectrum(matrix).evals[-1], np.linalg.norm(product, 2) ** 2)
+
+
+def test_real_adapters(models):
+    """Adapters of rank 2 and alpha 4 on the queries of RoBERTa: one row a pair, its scale 2."""
+    for step in (500, 2400):
+        folder = models / "subro608" / f"roberta-lora-step{step}"
+        rows = [row for row in scan(folder) if row.role == Role.LORA]
+        done = [row for row in rows if row.status == "ok"]
+        assert (len(rows), len(done)) == (24, 12)
+        assert {(row.N, row.M, row.lora_rank, row.lora_scale) for row in done} == {(768, 768, 2, 2.0)}
+        dense = {m.name: np.linalg.norm(m.values) ** 2 for m in read_matrices(folder) if m.role == Role.LORA}
+        assert {row.tensor: row.norm for row in done} == pytest.approx(dense, rel=1e-10)
