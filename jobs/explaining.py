@@ -101,6 +101,11 @@ def _chosen(rows: list[MatrixRef], tensor: str, part: str | None) -> MatrixRef:
     row = named[found.pop()]
     if row.skip is not None:
         raise UsageError(f"{_named(row)} has no spectrum: {row.skip.sentence}")
+    if row.lora is not None:
+        raise UsageError(
+            f"{_named(row)} is a LoRA pair of rank {row.lora.rank}: `scan` writes its norms; a low-rank "
+            f"update has no bulk and no alternatives to explain"
+        )
     return row
 
 

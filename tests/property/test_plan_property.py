@@ -3,6 +3,7 @@
 from dataclasses import replace
 from math import prod
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,15 @@ NAMES = st.sampled_from(
     ]
 )
 SHAPES = st.lists(st.integers(0, 40), min_size=0, max_size=5).map(tuple)
+FUSED = st.sampled_from(
+    [
+        ("layers.{i}.qkv_proj", (36, 12)),
+        ("layers.{i}.query_key_value", (24, 8)),
+        ("layers.{i}.mlp.experts.gate_up_proj", (2, 16, 8)),
+        ("layers.{i}.mlp.experts.gate_up_proj", (2, 8, 16)),
+        ("layers.{i}.in_proj_weight", (30, 10)),
+    ]
+)
 DTYPES = st.sampled_from(["F32", "F16", "BF16", "F8_E4M3", "I32", "U8", "BOOL"])
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "I32": 4, "U8": 1, "BOOL": 1}
 MODES = st.sampled_from(["pool", "slice", "flatten"])
@@ -37,48 +47,81 @@ MODES = st.sampled_from(["pool", "slice", "flatten"])
 def models(draw):
     """Tensors of one to three files, end to end as in safetensors."""
     tensors, at = [], {}
-    for i, (name, shape, dtype, file) in enumerate(
-        draw(st.lists(st.tuples(NAMES, SHAPES, DTYPES, st.integers(0, 2)), max_size=12))
+    pieces = st.one_of(st.tuples(NAMES, SHAPES), FUSED)
+    for i, ((name, shape), dtype, file) in enumerate(
+        draw(st.lists(st.tuples(pieces, DTYPES, st.integers(0, 2)), max_size=12))
     ):
         ref = FileRef(REPO, f"model-{file}.safetensors", 1 << 40, f"content {file}")
         start = at.get(file, 100)
         at[file] = start + prod(shape) * SIZES[dtype]
-        tensors.append(TensorRef(ref, f"{name.format(i=i)}.{i}", dtype, shape, start, at[file]))
+        tensors.append(TensorRef(ref, f"m{i}.{name.format(i=i)}", dtype, shape, start, at[file]))
     return sorted(tensors, key=lambda t: (t.file.path, t.start, t.stop))
 
+
+CONFIG_JSON = st.sampled_from(
+    [
+        {},
+        {"model_type": "phi3", "hidden_size": 12, "num_attention_heads": 3, "tie_word_embeddings": True},
+        {"model_type": "gpt_neox", "hidden_size": 8, "num_attention_heads": 2},
+        {"model_type": "gpt_oss", "hidden_size": 8},
+    ]
+)
 
 quick = settings(max_examples=80, deadline=None)
 
 
+def covered(row, itemsize):
+    """Offsets in the file of every element of a row, axis by axis as its cut says."""
+    shape = row.cut.whole(row.shape) if row.cut else row.shape
+    at = row.start + itemsize * np.arange(prod(shape)).reshape(shape)
+    if row.cut:
+        along = np.arange(shape[row.cut.axis]) % row.cut.period
+        at = np.compress((row.cut.start <= along) & (along < row.cut.stop), at, axis=row.cut.axis)
+    assert at.shape == row.shape
+    return at.ravel()
+
+
 @quick
-@given(models(), MODES)
-def test_every_tensor_is_planned_and_its_rows_tile_its_bytes(tensors, mode):
-    rows = plan_matrices(tensors, MatrixRules(conv_mode=mode))
+@given(models(), MODES, CONFIG_JSON)
+def test_every_tensor_is_planned_and_its_rows_tile_its_bytes(tensors, mode, config):
+    rows = plan_matrices(tensors, MatrixRules(conv_mode=mode), settings=config)
     assert [row.index for row in rows] == list(range(len(rows)))
     for tensor in tensors:
         own = [row for row in rows if row.tensor is tensor]
         assert own
-        if own[0].expert_id is None:
-            assert {(row.start, row.stop) for row in own} == {(tensor.start, tensor.stop)}
-            assert [row.slice_id for row in own] == (
-                [None] if own[0].slice_id is None else list(range(prod(tensor.shape[2:])))
-            )
-        else:
-            assert [row.expert_id for row in own] == list(range(tensor.shape[0]))
-            edges = [row.start for row in own] + [own[-1].stop]
-            assert (edges[0], edges[-1], sorted(edges)) == (tensor.start, tensor.stop, edges)
-            assert [row.stop for row in own] == edges[1:]
+        if own[0].slice_id is not None:
+            assert [row.slice_id for row in own] == list(range(prod(tensor.shape[2:])))
+            own = own[:1]
+        if own[0].lora is None:
+            size = SIZES[tensor.dtype]
+            places = np.sort(np.concatenate([covered(row, size) for row in own]))
+            assert np.array_equal(places, np.arange(tensor.start, tensor.stop, size))
 
 
 @quick
-@given(models(), MODES)
-def test_a_row_to_analyse_is_a_float_matrix_of_sufficient_size(tensors, mode):
+@given(st.integers(1, 12), st.integers(1, 40), st.integers(1, 40), st.booleans(), MODES)
+def test_a_lora_pair_is_read_once_and_none_of_it_is_lost(rank, m, n, turned, mode):
+    shapes = [("x.lora_A.weight", (rank, n)), ("x.lora_B.weight", (m, rank))]
+    ref, tensors, at = FileRef(REPO, "adapter.safetensors", 1 << 20, "content"), [], 0
+    for name, shape in shapes[:: -1 if turned else 1]:
+        tensors.append(TensorRef(ref, name, "F32", shape, at, at + 4 * prod(shape)))
+        at = tensors[-1].stop
+    first, second = sorted(plan_matrices(tensors, MatrixRules(conv_mode=mode)), key=lambda r: r.tensor.name)
+    assert (first.shape, second.skip, second.nbytes) == ((m, n), SkipReason.LORA_PAIR, 0)
+    assert sorted(first.spans) == [(t.start, t.stop) for t in tensors]
+    assert first.nbytes == (0 if min(m, n) < 8 else at)
+
+
+@quick
+@given(models(), MODES, CONFIG_JSON)
+def test_a_row_to_analyse_is_a_float_matrix_of_sufficient_size(tensors, mode, config):
     rules = MatrixRules(conv_mode=mode)
-    for row in plan_matrices(tensors, rules):
+    for row in plan_matrices(tensors, rules, settings=config):
         if row.skip is None:
             assert row.tensor.dtype in ("F32", "F16", "BF16", "F8_E4M3")
             assert min(row.shape[:2]) >= rules.min_side
-            assert row.stop - row.start == prod(row.shape) * SIZES[row.tensor.dtype]
+            held = row.cut.whole(row.shape) if row.cut else row.shape
+            assert row.stop - row.start == prod(held) * SIZES[row.tensor.dtype]
         elif row.skip is SkipReason.TOO_SMALL:
             assert len(row.tensor.shape) > 1
 

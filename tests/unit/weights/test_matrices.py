@@ -132,6 +132,20 @@ def test_a_table_stored_with_a_leading_one_is_a_matrix():
     assert (row.shape, row.role, row.skip) == ((197, 64), Role.POS_EMBED, None)
 
 
+@pytest.mark.parametrize("name", ["fir.conv.weight", "Conv1.weight", "model.conv_post.weight"])
+def test_a_convolution_with_one_output_stays_one(name):
+    row = only(name, (1, 64, 15), min_side=1)
+    assert (row.shape, row.kernel_size, row.role, row.skip) == ((1, 64, 15), 15, Role.CONV, None)
+    assert only(name, (1, 64, 15)).skip is SkipReason.TOO_SMALL
+    assert [
+        r.slice_id for r in plan(tensor(name, (1, 64, 3)), conv_mode="slice", min_side=1, min_evals=1)
+    ] == [
+        0,
+        1,
+        2,
+    ]
+
+
 @pytest.mark.parametrize(
     "names",
     [
