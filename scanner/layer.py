@@ -84,7 +84,7 @@ def place(ref: MatrixRef, config: ScanConfig) -> LayerMetrics:
         config_fingerprint=config.fingerprint(),
         code_version=code_version(),
         status=RowStatus.SKIPPED if ref.skip else RowStatus.OK,
-        status_reason=ref.skip,
+        status_reason=ref.skip or ref.note,
         lora_rank=ref.lora.rank if ref.lora else None,
         **sides,
     )

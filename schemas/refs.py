@@ -121,7 +121,7 @@ class MatrixRef:
     The values are the contiguous bytes `start`..`stop` of the tensor's file, shaped `shape`. A 2-D
     `shape` is one matrix; a longer one is a convolution (out, in, k...) cut into prod(k) slices. With a
     `cut` the bytes hold more than the row. With `lora` the row is the product of two factors: `tensor` is
-    the A factor, `shape` that of the product.
+    the A factor, `shape` that of the product. `note` is the `status_reason` of a row that is ok.
     """
 
     tensor: TensorRef
@@ -139,6 +139,7 @@ class MatrixRef:
     quant_method: str | None = None
     cut: Cut | None = None
     lora: LoraPair | None = None
+    note: str | None = None
     skip: SkipReason | None = None
 
     @property

@@ -66,7 +66,9 @@ class LayerMetrics:
     secs: float | None = column("float32", "s of compute", "not run")
     status: RowStatus = column("string", "ok, skipped, failed")
     status_reason: str | None = column(
-        "string", "SkipReason or FailureKind code", "status ok (zero_matrix may accompany ok)"
+        "string",
+        "SkipReason or FailureKind code",
+        "status ok (zero_matrix, ambiguous_orientation may accompany ok)",
     )
     failure_id: str | None = column("string", "key into failures", "status not failed")
 

@@ -62,6 +62,12 @@ def fused_parts(
     return tuple(parts)
 
 
+def is_ambiguous(shape: Sequence[int], role: Role, settings: Mapping[str, Any]) -> bool:
+    """Whether a fused gate_up of a known family is square, so that nothing tells its fused axis."""
+    known = model_type(settings) in _HALVES | _ALTERNATING
+    return role is Role.GATE_UP and known and shape[0] == shape[1] == settings.get("hidden_size")
+
+
 def _fits(layout: Layout, shape: Sequence[int]) -> bool:
     sizes = [size for _, size in layout.sizes]
     return min(sizes) > 0 and sum(sizes) * layout.groups == shape[layout.axis]

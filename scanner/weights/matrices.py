@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scanner.weights import decode
 from scanner.weights.config import settings_of
-from scanner.weights.fused import Part, fused_parts
+from scanner.weights.fused import Part, fused_parts, is_ambiguous
 from scanner.weights.lora import Place, lora_pairs, place_of
 from scanner.weights.quant import quant_method
 from scanner.weights.roles import is_table, layer_indices, natural, role
@@ -176,6 +176,8 @@ def _parts(row: MatrixRef, model: _Model, rules: MatrixRules) -> Iterator[Matrix
     name = row.tensor.name
     settings = settings_of(name, model.settings)
     parts = () if rules.as_stored else fused_parts(name, row.shape, row.role, settings, model.shapes)
+    if is_ambiguous(row.shape, row.role, settings):
+        row = replace(row, note="ambiguous_orientation")
     yield from (_part(row, part) for part in parts) if parts else (row,)
 
 

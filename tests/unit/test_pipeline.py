@@ -19,7 +19,7 @@ from scanner.pipeline import (
 )
 from scanner.sources.local import LocalSource
 from scanner.sources.memory import MemorySource
-from schemas.config import ScanConfig, WorkLimits, code_version
+from schemas.config import ScanConfig, WorkLimits, code_version, profile_config
 from schemas.errors import FormatError, SourceError
 from schemas.results import FailureKind, Stage
 from schemas.rows import Failure, LayerMetrics
@@ -114,6 +114,64 @@ def test_a_config_that_says_nothing_is_no_obstacle(model, text):
     (model / "config.json").write_text(text)
     (about,) = plan_of(model)[1].components
     assert (about.architecture, about.quant_method) == (None, None)
+
+
+def fused_model(root):
+    """NeoX-like attention, two stacked experts, and a head that the config ties to the embedding."""
+    about = {
+        "model_type": "gpt_neox",
+        "hidden_size": 40,
+        "num_attention_heads": 4,
+        "tie_word_embeddings": True,
+    }
+    (root / "config.json").write_text(json.dumps(about))
+    tensors = {
+        "embed_in.weight": noise(70, 40),
+        "embed_out.weight": noise(70, 40),
+        "layers.0.attention.query_key_value.weight": noise(120, 40, seed=1),
+        "layers.0.attention.in_proj_weight": noise(120, 40, seed=2),
+        "layers.0.moe.experts.w1": noise(2, 40, 80, seed=3),
+        "rnn.weight_ih_l0": noise(64, 20, seed=4),
+        "rnn.weight_hh_l0": noise(64, 16, seed=5),
+    }
+    save_file(tensors, root / "model.safetensors")
+    return tensors
+
+
+def test_parts_of_fused_tensors_are_rows_with_their_own_numbers(model):
+    tensors = fused_model(model)
+    plan, found = outcomes(model)
+    rows, failures = split(found)
+    assert (plan.planned, len(rows), failures) == (18, 18, [])
+    assert {row.tensor: row.status_reason for row in rows if row.status != "ok"} == {
+        "embed_out.weight": "duplicate_tied"
+    }
+    norms = {(row.tensor, row.part): row.norm for row in rows if row.part}
+    heads = tensors["layers.0.attention.query_key_value.weight"].reshape(4, 3, 10, 40)
+    torchs = tensors["layers.0.attention.in_proj_weight"].reshape(3, 40, 40)
+    gates = tensors["rnn.weight_hh_l0"].reshape(4, 16, 16)
+    expected = {("layers.0.attention.query_key_value.weight", p): heads[:, i] for i, p in enumerate("qkv")}
+    expected |= {("layers.0.attention.in_proj_weight", p): torchs[i] for i, p in enumerate("qkv")}
+    expected |= {("rnn.weight_hh_l0", p): gates[i] for i, p in enumerate("ifgo")}
+    for place, part in expected.items():
+        assert norms[place] == pytest.approx(np.sum(part.astype("f8") ** 2), rel=1e-12), place
+
+
+def test_shared_bytes_are_read_and_counted_once(model):
+    tensors = fused_model(model)
+    source, plan = plan_of(model)
+    held = sum(array.nbytes for name, array in tensors.items() if name != "embed_out.weight")
+    assert sum(unit.nbytes for unit in plan.units) == held
+    _, fine = plan_of(model, unit_bytes=1)
+    assert sum(run_unit(source, unit, CONFIG).bytes_read for unit in fine.units) == held
+
+
+def test_weightwatchers_profile_takes_tensors_as_stored(model):
+    tensors = fused_model(model)
+    _, found = outcomes(model, profile_config("weightwatcher"))
+    rows, _ = split(found)
+    assert Counter(row.status for row in rows) == {"ok": len(tensors) + 1}
+    assert {row.part for row in rows} == {None}
 
 
 def test_rows_do_not_depend_on_how_work_is_cut(model):

@@ -246,6 +246,14 @@ def test_gate_and_up_of_a_linear_layer():
     ]
 
 
+def test_a_square_expert_says_that_its_halves_are_not_known():
+    stack = {"model.layers.0.mlp.experts.gate_up_proj": noise(2, HIDDEN, HIDDEN)}
+    rows = planned(stack, {"model_type": "llama4_text", "hidden_size": HIDDEN})
+    assert [(row.part, row.role, row.note, row.skip) for row in rows] == [
+        (None, Role.GATE_UP, "ambiguous_orientation", None)
+    ] * 2
+
+
 def test_experts_stacked_along_the_rows():
     settings = {"model_type": "dbrx", "ffn_config": {"moe_num_experts": 3}}
     stack = noise(30, 12)
