@@ -53,7 +53,7 @@ def _require_finite(weights: LoraWeights) -> None:
     if bad:
         total = sum(part.size for part in factors[:2])
         failure = NumericsError(
-            FailureKind.NONFINITE, f"{bad} of {total} entries of the factors are NaN or Inf"
+            FailureKind.NONFINITE, f"{bad} of {total} entries of the factors, or their scale, are NaN or Inf"
         )
         failure.num_nonfinite = bad
         raise failure

@@ -171,17 +171,18 @@ def _stream(source: Source, refs: Sequence[MatrixRef]) -> Iterator[tuple[MatrixR
     complete: dict[Span, list[MatrixRef]] = defaultdict(list)
     for ref in refs:
         complete[max(ref.spans)].append(ref)
-    spans = sorted({span for ref in refs for span in ref.spans})
-    if not spans:
+    uses = Counter(span for ref in refs for span in ref.spans)
+    if not uses:
         return
+    spans = sorted(uses)
     held: dict[Span, bytearray] = {}
     with closing(prefetched(source.stream(refs[0].tensor.file, spans))) as buffers:
         for span, buffer in zip(spans, buffers, strict=True):
             held[span] = buffer
             for ref in complete[span]:
                 yield ref, [held[part] for part in ref.spans]
-            for part in {part for ref in complete[span] for part in ref.spans}:
-                del held[part]
+                uses.subtract(ref.spans)
+            held = {part: held[part] for part in held if uses[part]}
 
 
 def _outcome(

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from scanner.spectra.eigen import DenseWeights, solve
-from schemas.results import FloatArray, Spectrum
+from schemas.errors import NumericsError
+from schemas.results import FailureKind, FloatArray, Spectrum
 
 METHOD = "lora_qr"
 
@@ -21,8 +22,13 @@ def solve_product(left: FloatArray, right: FloatArray, scale: float = 1.0) -> Sp
     """
     with np.errstate(over="ignore", invalid="ignore"):
         core = scale * (_triangle(left) @ _triangle(right.T).T)
+    spectrum = solve(DenseWeights(core), method="svd")
+    if core.any() and spectrum.evals[-1] == 0:
+        raise NumericsError(
+            FailureKind.EIGENSOLVER_ERROR, "squares of the product underflow float64: rescale the factors"
+        )
     short, long = sorted((left.shape[0], right.shape[1]))
-    return replace(solve(DenseWeights(core), method="svd"), N=long, M=short, method=METHOD)
+    return replace(spectrum, N=long, M=short, method=METHOD)
 
 
 def _triangle(tall: FloatArray) -> FloatArray:

@@ -100,8 +100,9 @@ def _model(
 ) -> _Model:
     shapes = {t.name: t.shape for t in tensors}
     if rules.as_stored:
-        return _Model(shapes, settings, {}, {})
-    pairs = lora_pairs(tensors, adapter)
+        return _Model(shapes, NOTHING, {}, {})
+    plain = [t for t in tensors if not quant_method(t.name, t.dtype, shapes)]
+    pairs = lora_pairs(plain, adapter)
     second = dict.fromkeys((place_of(pair.b) for pair in pairs.values()), SkipReason.LORA_PAIR)
     copies = dict.fromkeys(map(place_of, tied_copies(tensors, settings)), SkipReason.DUPLICATE_TIED)
     return _Model(shapes, settings, pairs, second | copies)

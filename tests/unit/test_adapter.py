@@ -97,6 +97,14 @@ def test_nothing_is_lost_and_a_bad_factor_costs_its_row(tmp_path):
     assert (bad.status, bad.status_reason, bad.num_nonfinite) == ("failed", "nonfinite", 2)
 
 
+def test_two_adapters_may_share_one_alpha(tmp_path):
+    a, b = factors()
+    names = [f"x.lora_{side}.{adapter}.weight" for adapter in ("one", "two") for side in "AB"]
+    tensors = dict(zip(names, (a, b, a, b), strict=True)) | {"x.alpha": np.asarray(np.float32(4))}
+    rows = [row for row in scan(save(tmp_path, tensors)) if row.status == "ok"]
+    assert [(row.tensor, row.lora_scale) for row in rows] == [(names[0], 0.5), (names[2], 0.5)]
+
+
 def test_an_untrained_adapter_is_a_zero_matrix(tmp_path):
     a, b = factors()
     row = rows_of(save(tmp_path, pair(a, 0 * b), lora_alpha=8))["lora_A.weight"]

@@ -35,6 +35,13 @@ def test_the_scale_enters_squared_and_without_sign():
     assert not solve_product(np.zeros((50, 4)), right).evals.any()
 
 
+def test_squares_below_float64_are_no_zero_matrix():
+    left, right = factors(50, 40, 4)
+    with pytest.raises(NumericsError, match="underflow") as caught:
+        solve_product(left * 1e-100, right * 1e-100)
+    assert caught.value.kind is FailureKind.EIGENSOLVER_ERROR
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_factor_that_is_not_finite_is_refused(value):
     left, right = factors(50, 40, 4)

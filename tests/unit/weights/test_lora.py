@@ -198,6 +198,13 @@ def test_as_stored_every_factor_is_a_row():
     assert [(row.shape, row.lora, row.skip) for row in rows] == [((8, 64), None, None), ((96, 8), None, None)]
 
 
+def test_a_quantised_factor_has_no_partner():
+    names = {"x.lora_A.weight": (8, 64), "x.lora_A.weight_scale": (8, 1), "x.lora_B.weight": (96, 8)}
+    rows = {row.tensor.name: row for row in planned(names)}
+    assert rows["x.lora_A.weight"].skip is SkipReason.UNSUPPORTED_QUANT
+    assert (rows["x.lora_B.weight"].skip, rows["x.lora_B.weight"].shape) == (None, (96, 8))
+
+
 def test_a_magnitude_vector_is_a_skipped_row():
     rows = planned(PAIR | {f"{PEFT}.lora_magnitude_vector": (96,)})
     assert [row.skip for row in rows] == [None, SkipReason.LORA_PAIR, SkipReason.NOT_A_MATRIX]
