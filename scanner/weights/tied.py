@@ -20,13 +20,17 @@ def tied_copies(tensors: Sequence[TensorRef], settings: Mapping[str, Any]) -> It
     """
     if not is_tied(settings):
         return
-    embeddings = [t for t in tensors if len(t.shape) == 2 and role(t.name, 2) is Role.EMBED]
-    shared = {_kind(t) for t in embeddings if _module(t) == "shared"}
-    known = {_kind(t) for t in embeddings}
-    for tensor in tensors:
-        heads = role(tensor.name, 2) is Role.LM_HEAD and _kind(tensor) in known
-        if heads or (_module(tensor) == "embed_tokens" and _kind(tensor) in shared):
+    roles = {t: role(t.name, 2) for t in tensors if len(t.shape) == 2 and not _in_block(t)}
+    known = {_kind(t) for t in roles if roles[t] is Role.EMBED}
+    shared = {_kind(t) for t in roles if roles[t] is Role.EMBED and _module(t) == "shared"}
+    for tensor, found in roles.items():
+        is_head = found is Role.LM_HEAD and _kind(tensor) in known
+        if is_head or (_module(tensor) == "embed_tokens" and _kind(tensor) in shared):
             yield tensor
+
+
+def _in_block(tensor: TensorRef) -> bool:
+    return any(word.isdigit() for word in tensor.name.split("."))
 
 
 def _kind(tensor: TensorRef) -> tuple[str, tuple[int, ...]]:
