@@ -56,12 +56,12 @@ _RULES: tuple[tuple[re.Pattern[str], Role], ...] = tuple(
         ),
         (r"(?:^|\.)(?:gate_proj|gate|w1|wi_0|fc1_g)$", Role.GATE),
         (
-            r"(?:^|\.)(?:up_proj|fc1|fc1_x|fc_in|lin1|c_fc|dense_h_to_4h|intermediate[._]dense|wi(?:_1)?|w3|v1"
-            r"|linear1|pwconv1|proj_mlp|albert_layers\.\d+\.ffn|ff(?:_context)?\.net\.0\.proj)$",
+            r"(?:^|\.)(?:up_proj|fc1|fc1_x|mlp\.fc_in|lin1|c_fc|dense_h_to_4h|intermediate[._]dense|wi(?:_1)?|w3"
+            r"|linear1|experts\.mlp\.v1|pwconv1|proj_mlp|albert_layers\.\d+\.ffn|ff(?:_context)?\.net\.0\.proj)$",
             Role.UP,
         ),
         (
-            r"(?:^|\.)(?:down_proj|fc2|fc_out|lin2|mlp\.c_proj|dense_4h_to_h|output[._]dense|wo|w2|linear2"
+            r"(?:^|\.)(?:down_proj|fc2|mlp\.fc_out|lin2|mlp\.c_proj|dense_4h_to_h|output[._]dense|wo|w2|linear2"
             r"|pwconv2|ffn_output|output_linear|ff(?:_context)?\.net\.2)$",
             Role.DOWN,
         ),
