@@ -3,7 +3,7 @@
 import json
 import sys
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import pyarrow as pa
 from jobs.leaderboard import ask
 from jobs.output import emit, printable
 from scanner.explain import Explanation, explain
-from scanner.pipeline import plan_repository
+from scanner.pipeline import plan_repository, read_row
 from scanner.sources.base import Source
 from scanner.sources.targets import open_source, parse_targets
-from scanner.weights.matrices import StoredWeights
+from scanner.weights.opened import open_weights
 from schemas.config import ScanConfig, from_json
 from schemas.errors import ScanError, UsageError
 from schemas.refs import MatrixRef, RepoRef
@@ -83,8 +83,13 @@ def _explained(
     pinned = source.repository(where.repo_id, where.revision or revision)
     plan = plan_repository(source, pinned, config)
     ref = _chosen([row for unit in plan.units for row in unit.matrices], tensor, part)
-    (buffer,) = source.stream(ref.tensor.file, [(ref.start, ref.stop)])
-    return ref, explain(ref, StoredWeights(ref, buffer), config)
+    if ref.lora:
+        raise UsageError(
+            f"{_named(ref)} is a LoRA pair of rank {ref.lora.rank}: too few eigenvalues to explain"
+        )
+    weights = open_weights(ref, read_row(source, ref))
+    ref = replace(ref, shape=weights.shape)
+    return ref, explain(ref, weights, config)
 
 
 def _chosen(rows: list[MatrixRef], tensor: str, part: str | None) -> MatrixRef:

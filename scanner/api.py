@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from scanner.diagnosis.flags import judge
-from scanner.pipeline import plan_repository, scan_unit
+from scanner.pipeline import plan_repository, read_row, scan_unit
 from scanner.sources.base import Source
 from scanner.sources.memory import MemorySource, as_stored
 from scanner.sources.targets import open_source, parse_targets
 from scanner.spectra import eigen
 from scanner.weights import decode
-from scanner.weights.lora import LoraWeights
-from scanner.weights.matrices import StoredWeights
+from scanner.weights.opened import open_weights
 from schemas.config import ScanConfig, profile_config
 from schemas.errors import ScanError
 from schemas.refs import MatrixRef
@@ -36,7 +35,7 @@ class Matrix:
         self.role = ref.role
         self.layer_index = ref.layer_index
         self.dtype = ref.tensor.dtype
-        self.weights = LoraWeights(ref, buffers) if ref.lora else StoredWeights(ref, buffers[0])
+        self.weights = open_weights(ref, buffers)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,7 +79,7 @@ def read_matrices(target: str | Path | StateDict, **options: Any) -> Iterator[Ma
         for unit in plan.units:
             for ref in unit.matrices:
                 if ref.skip is None:
-                    yield Matrix(ref, *(source.read(ref.tensor.file, *span) for span in ref.spans))
+                    yield Matrix(ref, *read_row(source, ref))
 
 
 def scan(

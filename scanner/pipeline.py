@@ -19,13 +19,14 @@ from scanner.sources.base import Source, Span
 from scanner.weights.header import PREFIX, header_length, parse_header
 from scanner.weights.index import MAX_INDEX, IndexedShards, shards_of_index
 from scanner.weights.lora import LoraWeights
-from scanner.weights.matrices import StoredWeights, plan_matrices, plan_unread
+from scanner.weights.matrices import plan_matrices, plan_unread
+from scanner.weights.opened import open_weights
 from scanner.weights.plan import plan_units
 from scanner.weights.selection import WeightGroup, choose_files
 from schemas.config import ScanConfig, WorkLimits, code_version
 from schemas.errors import FormatError, NumericsError, ScanError, SourceError
 from schemas.refs import FileRef, MatrixRef, RepoRef, Repository, TensorRef, WorkUnit, is_safe_path
-from schemas.results import FailureKind, RowStatus, Stage
+from schemas.results import FailureKind, RowStatus, SkipReason, Stage
 from schemas.rows import Failure, LayerMetrics, RepositoryRow
 from schemas.work import RepoPlan, UnitResult
 
@@ -120,6 +121,12 @@ def scan_unit(
         yield from _scan_file(source, [ref for ref in refs if not ref.skip], config, device)
 
 
+def read_row(source: Source, ref: MatrixRef) -> list[bytes]:
+    """The bytes of one row and of all that it needs besides. Raises SourceError."""
+    own = source.read(ref.tensor.file, ref.start, ref.stop)
+    return [own, *(source.read(other.file, other.start, other.stop) for other in ref.others)]
+
+
 def fail_unit(unit: WorkUnit, failure: Failure, config: ScanConfig) -> UnitResult:
     """Give up on a unit: a failed row for every matrix that was to be read, all naming one failure."""
     rows = (place(ref, config) if ref.skip else _failed(ref, failure, config) for ref in unit.matrices)
@@ -154,7 +161,9 @@ def _scan_file(
 ) -> Iterator[LayerMetrics | Failure]:
     done: set[int] = set()
     try:
-        for ref, buffers in _stream(source, refs):
+        elsewhere = _elsewhere(source, refs)
+        for ref, held in _stream(source, refs):
+            buffers = [held[0], *_companions(ref, held[1:], elsewhere)]
             yield from _outcome(ref, buffers, config, device)
             done.add(ref.index)
     except SourceError as error:
@@ -164,6 +173,21 @@ def _scan_file(
         failure = failure_of(error, Stage.READ, repo.repo_id, repo.revision)
         yield failure
         yield from (_failed(ref, failure, config) for ref in refs if ref.index not in done)
+
+
+def _elsewhere(source: Source, refs: Sequence[MatrixRef]) -> dict[TensorRef, bytes]:
+    """Companions that lie in another shard than their codes, read before the stream begins."""
+    others = {other for ref in refs for other in ref.others if other.file != ref.tensor.file}
+    return {other: source.read(other.file, other.start, other.stop) for other in others}
+
+
+def _companions(
+    ref: MatrixRef, held: Sequence[bytearray], elsewhere: Mapping[TensorRef, bytes]
+) -> Iterator[bytes | bytearray]:
+    """Bytes of what a row needs besides its own, in the order of `ref.others`."""
+    here = iter(held)
+    for other in ref.others:
+        yield next(here) if other.file == ref.tensor.file else elsewhere[other]
 
 
 def _stream(source: Source, refs: Sequence[MatrixRef]) -> Iterator[tuple[MatrixRef, list[bytearray]]]:
@@ -186,7 +210,7 @@ def _stream(source: Source, refs: Sequence[MatrixRef]) -> Iterator[tuple[MatrixR
 
 
 def _outcome(
-    ref: MatrixRef, buffers: Sequence[bytearray], config: ScanConfig, device: str
+    ref: MatrixRef, buffers: Sequence[bytes | bytearray], config: ScanConfig, device: str
 ) -> Iterator[LayerMetrics | Failure]:
     try:
         row = _measured(ref, buffers, config, device)
@@ -204,10 +228,23 @@ def _outcome(
     yield replace(_failed(ref, failure, config), num_nonfinite=failed.num_nonfinite)
 
 
-def _measured(ref: MatrixRef, buffers: Sequence[bytearray], config: ScanConfig, device: str) -> LayerMetrics:
-    if ref.lora:
-        return measure_lora(ref, LoraWeights(ref, buffers), config)
-    return measure(ref, StoredWeights(ref, buffers[0]), config, device)
+def _measured(
+    ref: MatrixRef, buffers: Sequence[bytes | bytearray], config: ScanConfig, device: str
+) -> LayerMetrics:
+    weights = open_weights(ref, buffers)
+    if isinstance(weights, LoraWeights):
+        return measure_lora(ref, weights, config)
+    if ref.packing:
+        ref = _unpacked(ref, weights.shape, config)
+    return measure(ref, weights, config, device)
+
+
+def _unpacked(ref: MatrixRef, shape: tuple[int, ...], config: ScanConfig) -> MatrixRef:
+    """The row with the shape that its codes turned out to have."""
+    if min(shape) > config.matrices.max_evals_exact:
+        reason = SkipReason.TOO_LARGE
+        raise NumericsError(FailureKind.OUT_OF_MEMORY, f"{shape}: {reason.sentence}")
+    return replace(ref, shape=shape)
 
 
 def _require_numbers(row: LayerMetrics) -> None:
@@ -326,7 +363,7 @@ def _component(
         license=facts.license,
         base_model=facts.base_model,
         dtype_main=sizes.most_common(1)[0][0] if sizes else None,
-        quant_method=_text(method),
+        quant_method=_text(method) or next((row.quant_method for row in rows if row.quant_method), None),
         downloads=facts.downloads,
         likes=facts.likes,
         params=sizes.total() if sizes else None,

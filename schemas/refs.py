@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from schemas.results import Role, SkipReason
+from schemas.results import Role, Scheme, SkipReason
 
 MAX_PATH = 1024
 
@@ -115,13 +115,31 @@ class LoraPair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """How the codes of a quantised tensor become weights: scheme, bits a code, and the companion tensors.
+
+    A companion is named by what it holds: scale, zero, index and so on; it may lie in another file. `block`:
+    rows and columns under one scale. `plus_one`: stored zeros are one too small. `flip`: scales are divided,
+    not multiplied, by the global one.
+    """
+
+    scheme: Scheme
+    bits: int
+    companions: tuple[tuple[str, TensorRef], ...]
+    block: tuple[int, int] | None = None
+    plus_one: bool = False
+    flip: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixRef:
     """One planned row of `layers`: a matrix (or pooled convolution) inside one tensor, or a reasoned skip.
 
     The values are the contiguous bytes `start`..`stop` of the tensor's file, shaped `shape`. A 2-D
     `shape` is one matrix; a longer one is a convolution (out, in, k...) cut into prod(k) slices. With a
     `cut` the bytes hold more than the row. With `lora` the row is the product of two factors: `tensor` is
-    the A factor, `shape` that of the product. `note` is the `status_reason` of a row that is ok.
+    the A factor, `shape` that of the product. With a `packing` the bytes are codes. `note` is
+    the `status_reason` of a row that is ok.
     """
 
     tensor: TensorRef
@@ -140,6 +158,7 @@ class MatrixRef:
     cut: Cut | None = None
     lora: LoraPair | None = None
     note: str | None = None
+    packing: Packing | None = None
     skip: SkipReason | None = None
 
     @property
@@ -151,15 +170,21 @@ class MatrixRef:
         return size
 
     @property
+    def others(self) -> tuple[TensorRef, ...]:
+        """Tensors, or experts of a stack of them, that are read besides `tensor`."""
+        companions = () if self.packing is None else tuple(held for _, held in self.packing.companions)
+        return companions + (() if self.lora is None else self.lora.others)
+
+    @property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        """Byte ranges of the file that the row is computed from, its own first."""
-        others = () if self.lora is None else self.lora.others
+        """Byte ranges of the row's own file that it is computed from, its own first."""
+        others = (other for other in self.others if other.file == self.tensor.file)
         return ((self.start, self.stop), *((other.start, other.stop) for other in others))
 
     @property
     def nbytes(self) -> int:
         """Bytes to read for this row; 0 when it is skipped."""
-        return 0 if self.skip else sum(stop - start for start, stop in self.spans)
+        return 0 if self.skip else self.stop - self.start + sum(other.nbytes for other in self.others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

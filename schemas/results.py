@@ -53,6 +53,21 @@ class Role(StrEnum):
     OTHER = "other"
 
 
+class Scheme(StrEnum):
+    """How quantised codes become weights; scanner/weights/dequant.py has the formula of each."""
+
+    GPTQ = "gptq"
+    AWQ = "awq"
+    FLAT4 = "flat4"
+    ROW8 = "row8"
+    SCALED = "scaled"
+    BLOCKS = "blocks"
+    PACKED = "packed"
+    FLOAT4 = "float4"
+    FLOAT6 = "float6"
+    INT4_ROWS = "int4_rows"
+
+
 class SkipReason(_Explained):
     """Why a tensor is no row with numbers; stored in `status_reason`."""
 
@@ -65,9 +80,11 @@ class SkipReason(_Explained):
     DUPLICATE_LAYOUT = "duplicate_layout", "a second copy of the model in another file layout"
     NOT_SELECTED = "not_selected", "in a file that is not read: a variant, a copy, a checkpoint or an export"
     UNSUPPORTED_DTYPE = "unsupported_dtype", "this storage type is not decoded yet"
-    UNSUPPORTED_QUANT = (
-        "unsupported_quant",
-        "packed quantised codes are not weights until they are dequantised",
+    UNSUPPORTED_QUANT = "unsupported_quant", "codes of a quantisation that is not read, or without its scales"
+    QUANT_COMPANION = "quant_companion", "scales, zeros or indices that belong to the codes of another tensor"
+    QUANT_LAYOUT_UNKNOWN = (
+        "quant_layout_unknown",
+        "the shapes of codes and scales do not fit their quantisation",
     )
     EMPTY = "empty", "the tensor has no elements"
 
@@ -98,6 +115,7 @@ class FailureKind(_Explained):
     SKIPPED_GGUF = "skipped_gguf", "only GGUF weights, which are not read yet"
     BAD_HEADER = "bad_header", "the file is not a valid safetensors file"
     UNSAFE_PATH = "unsafe_path", "a file name that leaves the repository"
+    QUANT_LAYOUT_UNKNOWN = "quant_layout_unknown", "the contents of codes and scales do not fit each other"
     NONFINITE = "nonfinite", "the weights contain NaN or Inf"
     READ_ERROR = "read_error", "the file could not be read"
     OUT_OF_MEMORY = "out_of_memory", "not enough memory for this matrix"

@@ -241,7 +241,7 @@ class RepositoryRow:
     license: str | None = column("string", "from the card", "absent there")
     base_model: str | None = column("string", "from the card", "absent there")
     dtype_main: str | None = column("string", "storage type of most parameters", "no parameters")
-    quant_method: str | None = column("string", "from config.json", "not quantised")
+    quant_method: str | None = column("string", "from config.json, or of the tensors", "not quantised")
     downloads: int | None = column("int64", ">= 0", "unknown")
     likes: int | None = column("int64", ">= 0", "unknown")
     params: int | None = column("int64", ">= 0, from the headers", "no header readable")

@@ -13,8 +13,9 @@ from scanner.weights import decode
 from scanner.weights.config import settings_of
 from scanner.weights.fused import Part, fused_parts, is_ambiguous
 from scanner.weights.lora import Place, lora_pairs, place_of
-from scanner.weights.quant import quant_method
+from scanner.weights.quant import name_of_weights, rows_of_codes
 from scanner.weights.roles import is_table, layer_indices, natural, role
+from scanner.weights.schemes import Found, Quantised, quantised
 from scanner.weights.tied import tied_copies
 from schemas.config import MatrixRules
 from schemas.refs import Cut, LoraPair, MatrixRef, TensorRef
@@ -34,10 +35,11 @@ _NOT_BODY = (Role.EMBED, Role.POS_EMBED, Role.LORA)
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """What one tensor must know of the others: their shapes, the config, LoRA pairs, and second names."""
+    """What one tensor must know of the others: shapes, the config, codes, LoRA pairs, and second names."""
 
     shapes: Mapping[str, tuple[int, ...]]
     settings: Mapping[str, Any]
+    quants: Mapping[Place, Found]
     pairs: Mapping[Place, LoraPair]
     second_names: Mapping[Place, SkipReason]
 
@@ -98,14 +100,14 @@ def _model(
     settings: Mapping[str, Any],
     adapter: Mapping[str, Any],
 ) -> _Model:
-    shapes = {t.name: t.shape for t in tensors}
+    named, shapes = {t.name: t for t in tensors}, {t.name: t.shape for t in tensors}
+    quants = {place_of(t): quantised(t, named, settings) for t in tensors}
     if rules.as_stored:
-        return _Model(shapes, NOTHING, {}, {})
-    plain = [t for t in tensors if not quant_method(t.name, t.dtype, shapes)]
-    pairs = lora_pairs(plain, adapter)
+        return _Model(shapes, NOTHING, quants, {}, {})
+    pairs = lora_pairs([t for t in tensors if not quants[place_of(t)]], adapter)
     second = dict.fromkeys((place_of(pair.b) for pair in pairs.values()), SkipReason.LORA_PAIR)
     copies = dict.fromkeys(map(place_of, tied_copies(tensors, settings)), SkipReason.DUPLICATE_TIED)
-    return _Model(shapes, settings, pairs, second | copies)
+    return _Model(shapes, settings, quants, pairs, second | copies)
 
 
 class StoredWeights:
@@ -142,7 +144,7 @@ def _cut(array: NDArray[Any], cut: Cut) -> NDArray[Any]:
 
 
 def _rows_of(tensor: TensorRef, model: _Model, rules: MatrixRules) -> Iterator[MatrixRef]:
-    quant = quant_method(tensor.name, tensor.dtype, model.shapes)
+    quant = model.quants[place_of(tensor)]
     plain = MatrixRef(
         tensor=tensor,
         index=0,
@@ -150,10 +152,12 @@ def _rows_of(tensor: TensorRef, model: _Model, rules: MatrixRules) -> Iterator[M
         start=tensor.start,
         stop=tensor.stop,
         role=role(tensor.name, len(tensor.shape)),
-        quant_method=None if quant == "companion" else quant,
     )
-    if quant:
-        yield replace(plain, skip=SkipReason.UNSUPPORTED_QUANT)
+    if isinstance(quant, Quantised):
+        plain = replace(plain, role=role(name_of_weights(tensor.name), len(quant.shape)))
+        yield from (_limited(row, rules) for row in rows_of_codes(plain, quant))
+    elif quant:
+        yield replace(plain, skip=quant)
     elif reason := _no_matrix(tensor) or model.second_names.get(place_of(tensor)):
         yield replace(plain, skip=reason)
     elif pair := model.pairs.get(place_of(tensor)):

@@ -1,55 +1,45 @@
-"""Recognises quantised tensors by their companions, so that packed codes are never read as weights."""
+"""Quantised tensors -> rows: one for a matrix of codes, one for each expert of a stack of them."""
 
-from collections.abc import Collection
+from collections.abc import Iterator
+from dataclasses import replace
 
-_PACKED = {
-    ".qweight": "gptq",
-    ".weight_packed": "compressed-tensors",
-    "_blocks": "mxfp4",
-    "_packed": "compressed-tensors",
-}
-_SCALES = {
-    "_scale_inv": "fp8",
-    "_scale": "fp8",
-    ".absmax": "bitsandbytes",
-    ".quant_map": "bitsandbytes",
-}
-_COMPANIONS = (
-    ".qzeros .scales .g_idx .absmax .quant_map .nested_absmax .nested_quant_map .SCB .weight_format "
-    "_scale _scale_inv _scale_2 _zero_point _shape _g_idx _global_scale _scales .scale input_scale "
-    "k_scale v_scale"
-).split()
+from scanner.weights.schemes import Quantised
+from schemas.refs import MatrixRef, Packing, TensorRef
+
+_OF_CODES = {"qweight": "weight", "weight_packed": "weight", "_blocks": ""}
 
 
-def quant_method(name: str, dtype: str, names: Collection[str]) -> str | None:
-    """Name the quantisation a tensor belongs to, as codes or as their companion; None for plain weights.
-
-    `names` are all tensors of the model. Decided by the companion tensors, since a config may disagree.
-    """
-    for suffix, method in _PACKED.items():
-        if name.endswith(suffix) and _has_scales(name.removesuffix(suffix), names):
-            return "awq" if method == "gptq" and f"{name.removesuffix(suffix)}.g_idx" not in names else method
-    for suffix, method in _SCALES.items():
-        if f"{name}{suffix}" in names:
-            return method
-    if dtype == "I8" and f"{name.removesuffix('weight')}SCB" in names:
-        return "bitsandbytes"
-    return _companion_of(name, names)
+def name_of_weights(name: str) -> str:
+    """The name that the tensor had before it was quantised."""
+    found = ((end, plain) for end, plain in _OF_CODES.items() if name.endswith(end))
+    end, plain = next(found, ("", ""))
+    return name.removesuffix(end) + plain
 
 
-def _has_scales(stem: str, names: Collection[str]) -> bool:
-    return any(f"{stem}{suffix}" in names for suffix in (".scales", ".weight_scale", "_scales", "_scale"))
+def rows_of_codes(plain: MatrixRef, found: Quantised) -> Iterator[MatrixRef]:
+    """The rows of a tensor of codes; each has the scales it needs and no others."""
+    row = replace(plain, shape=found.shape, packing=found.packing, quant_method=found.method)
+    if len(found.shape) == 2:
+        yield row
+        return
+    count = found.shape[0]
+    for e in range(count):
+        start, stop = _expert(row.start, row.stop, count, e)
+        packing = _packing_of(found.packing, count, e)
+        yield replace(row, shape=found.shape[1:], start=start, stop=stop, packing=packing, expert_id=e)
 
 
-def _companion_of(name: str, names: Collection[str]) -> str | None:
-    if ".quant_state." in name:
-        return "bitsandbytes"
-    for suffix in _COMPANIONS:
-        stem = name.removesuffix(suffix)
-        if stem == name:
-            continue
-        if suffix in (".SCB", ".weight_format") and f"{stem}.weight" in names:
-            return "companion"
-        if stem in names or any(f"{stem}{packed}" in names for packed in _PACKED):
-            return "companion"
-    return None
+def _packing_of(packing: Packing, count: int, e: int) -> Packing:
+    return replace(
+        packing, companions=tuple((part, _slice(held, count, e)) for part, held in packing.companions)
+    )
+
+
+def _slice(held: TensorRef, count: int, e: int) -> TensorRef:
+    start, stop = _expert(held.start, held.stop, count, e)
+    return replace(held, shape=held.shape[1:], start=start, stop=stop)
+
+
+def _expert(start: int, stop: int, count: int, e: int) -> tuple[int, int]:
+    each = (stop - start) // count
+    return start + e * each, start + (e + 1) * each

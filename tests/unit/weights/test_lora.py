@@ -199,9 +199,10 @@ def test_as_stored_every_factor_is_a_row():
 
 
 def test_a_quantised_factor_has_no_partner():
-    names = {"x.lora_A.weight": (8, 64), "x.lora_A.weight_scale": (8, 1), "x.lora_B.weight": (96, 8)}
-    rows = {row.tensor.name: row for row in planned(names)}
-    assert rows["x.lora_A.weight"].skip is SkipReason.UNSUPPORTED_QUANT
+    codes = tensors({"x.lora_A.weight": (8, 64)}, "U8")
+    plain = tensors({"x.lora_A.weight_scale": (8, 1), "x.lora_B.weight": (96, 8)})
+    rows = {row.tensor.name: row for row in plan_matrices([*codes, *plain], MatrixRules())}
+    assert rows["x.lora_A.weight"].skip is SkipReason.QUANT_LAYOUT_UNKNOWN
     assert (rows["x.lora_B.weight"].skip, rows["x.lora_B.weight"].shape) == (None, (96, 8))
 
 

@@ -151,15 +151,16 @@ def test_a_convolution_with_one_output_stays_one(name):
     [
         {"x.qweight": "I32", "x.qzeros": "I32", "x.scales": "F16", "x.g_idx": "I32"},
         {"x.weight_packed": "I32", "x.weight_scale": "F16"},
-        {"x.weight": "F8_E4M3", "x.weight_scale_inv": "F32"},
+        {"x.weight": "F8_E4M3", "x.weight_scale_inv": "I32"},
         {"x.weight": "U8", "x.weight.absmax": "F32", "x.weight.quant_map": "F32"},
         {"experts.down_proj_blocks": "U8", "experts.down_proj_scales": "U8"},
     ],
 )
-def test_codes_and_their_companions_are_never_analysed(names):
+def test_codes_that_do_not_fit_and_companions_are_never_analysed(names):
     rows = plan(*(tensor(name, (32, 32), dtype) for name, dtype in names.items()))
-    assert {row.skip for row in rows} == {SkipReason.UNSUPPORTED_QUANT}
-    assert rows[0].quant_method
+    refused = {SkipReason.UNSUPPORTED_QUANT, SkipReason.QUANT_LAYOUT_UNKNOWN}
+    assert rows[0].skip in refused
+    assert {row.skip for row in rows[1:]} == {SkipReason.QUANT_COMPANION}
 
 
 def test_every_tensor_has_a_row_and_indices_run_through():
