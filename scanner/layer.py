@@ -16,7 +16,9 @@ from scanner.spectra.metrics import Norms, alpha_weighted, log_alpha_norm, norms
 from scanner.spectra.moments import Moments, MomentsAccumulator
 from scanner.spectra.null import NullFit, compare_to_null, null_seed, randomised
 from scanner.spectra.phases import classify
+from scanner.spectra.quantiles import esd_quantiles
 from scanner.spectra.tailfit import fit_tail
+from scanner.spectra.vectors import vector_entropies
 from scanner.spectra.weightwatcher import compat_row, ww_has_row, ww_sides
 from schemas.config import ESTIMATOR, ScanConfig, code_version
 from schemas.errors import NumericsError
@@ -52,6 +54,7 @@ def measure(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig, device: 
         **_rivals(spectrum, tail, config),
         **_estimates(weights, spectrum, tail, config),
         **_bootstrap(ref, spectrum, tail, config),
+        **_shapes(weights, spectrum, tail, config),
         **_null(ref, weights, spectrum, moments, config),
         **_weightwatcher(ref, spectrum, config),
     )
@@ -215,7 +218,21 @@ def _bootstrap(ref: MatrixRef, spectrum: Spectrum, tail: TailFit, config: ScanCo
         return {}
     reps, seed = config.stages.bootstrap, _seed(ref, config)
     fit = bootstrap_p(spectrum.evals, tail, config.tail, reps=reps, seed=seed)
-    return {"p_boot": fit.p_boot, "boot_reps": fit.boot_reps}
+    return {
+        "p_boot": fit.p_boot,
+        "boot_reps": fit.boot_reps,
+        "alpha_boot_stderr": fit.boot_alpha_stderr,
+    }
+
+
+def _shapes(weights: eigen.Weights, spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, Any]:
+    """The spectrum in a few numbers, and how localised its vectors are."""
+    found: dict[str, Any] = {}
+    if config.stages.quantiles:
+        found["esd_quantiles"] = esd_quantiles(spectrum.evals, config.tail)
+    if config.stages.vectors and tail.xmin is not None:
+        found |= asdict(vector_entropies(weights, tail.xmin))
+    return found
 
 
 def _seed(ref: MatrixRef, config: ScanConfig) -> int:
@@ -238,9 +255,19 @@ def _null(
 
 
 def _weightwatcher(ref: MatrixRef, spectrum: Spectrum, config: ScanConfig) -> dict[str, Any]:
-    recut = ref.shape != ref.tensor.shape or ref.slice_id is not None
-    if config.profile != "weightwatcher" or recut or not ww_has_row(ref.tensor.shape, ref.tensor.name):
+    shape, pool = ref.tensor.shape, ref.slice_id is None
+    if config.profile != "weightwatcher" or ref.shape != shape:
+        return {}
+    if not ww_has_row(shape, ref.tensor.name, pool=pool):
         return {}
     slices = spectrum.evals[None] if spectrum.slices is None else spectrum.slices
-    n, m, _ = ww_sides(ref.tensor.shape)
-    return asdict(compat_row(np.sqrt(slices), n, m, is_conv2d=len(ref.shape) == 4))
+    n, m, kernel = ww_sides(shape)
+    row = compat_row(
+        np.sqrt(slices),
+        n,
+        m,
+        is_conv2d=len(shape) == 4,
+        slice_of=1 if pool else kernel,
+        fix_fingers=config.weightwatcher.fix_fingers,
+    )
+    return asdict(row)

@@ -16,6 +16,9 @@ from schemas.errors import ConfigError
 ProfileName = Literal["default", "full", "weightwatcher"]
 PROFILES: tuple[ProfileName, ...] = ("default", "full", "weightwatcher")
 
+FixFingers = Literal["off", "clip_xmax", "xmin_peak"]
+ConvMode = Literal["pool", "slice", "flatten"]
+
 Count = Annotated[int, Ge(1)]
 """A number that a TOML file may not set below one."""
 
@@ -36,7 +39,7 @@ class MatrixRules:
     min_side: Count = 8
     min_evals: Count = 8
     max_evals_exact: Count = 16384
-    conv_mode: Literal["pool", "slice", "flatten"] = "pool"
+    conv_mode: ConvMode = "pool"
     depthwise: bool = False
     as_stored: bool = False
 
@@ -78,8 +81,10 @@ class Stages:
 
     erg: the trace-log condition (free). alternatives: rivals of the power law (about 1 ms a row).
     estimators: alpha from the histogram's peak, without outliers, and of square windows. null_model: one
-    permutation of the entries (a second spectrum). bootstrap: replicates of the tail for p_boot, 0 is off.
-    seed: decides every random draw, with the row's place.
+    permutation of the entries (a second spectrum). bootstrap: replicates of the tail for p_boot and
+    alpha_boot_stderr, 0 is off. quantiles: the spectrum as 129 numbers (free). vectors: entropies of the
+    singular vectors (eigenvectors cost seven times the eigenvalues; off in every profile). seed: decides
+    every random draw, with the row's place.
     """
 
     erg: bool = True
@@ -87,7 +92,20 @@ class Stages:
     estimators: bool = False
     null_model: bool = False
     bootstrap: Annotated[int, Ge(0)] = 0
+    quantiles: bool = False
+    vectors: bool = False
     seed: Annotated[int, Ge(0)] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightWatcherRules:
+    """Options of WeightWatcher 0.7.7 that profile weightwatcher repeats in the ww_ columns.
+
+    fix_fingers: off, clip_xmax (refit without the largest eigenvalues) or xmin_peak (xmin near the peak of the
+    histogram). pool=False is conv_mode slice; detX is always there; randomize is the null_model stage.
+    """
+
+    fix_fingers: FixFingers = "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +150,7 @@ class ScanConfig:
     tail: TailRules = field(default_factory=TailRules)
     bulk: BulkRules = field(default_factory=BulkRules)
     stages: Stages = field(default_factory=Stages)
+    weightwatcher: WeightWatcherRules = field(default_factory=WeightWatcherRules)
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def to_json(self) -> str:
@@ -178,7 +197,9 @@ def profile_config(profile: str) -> ScanConfig:
     if profile == "default":
         return ScanConfig()
     if profile == "full":
-        everything = Stages(alternatives=True, estimators=True, null_model=True, bootstrap=200)
+        everything = Stages(
+            alternatives=True, estimators=True, null_model=True, bootstrap=200, quantiles=True
+        )
         return ScanConfig(profile="full", stages=everything)
     if profile == "weightwatcher":
         return ScanConfig(
@@ -219,7 +240,7 @@ def from_json(text: str) -> ScanConfig:
         raise ConfigError("stored config: " + "; ".join(_explain(e) for e in error.errors())) from error
 
 
-def with_conv_mode(config: ScanConfig, mode: Literal["pool", "slice", "flatten"]) -> ScanConfig:
+def with_conv_mode(config: ScanConfig, mode: ConvMode) -> ScanConfig:
     """Return `config` with another treatment of convolutions."""
     return replace(config, matrices=replace(config.matrices, conv_mode=mode))
 

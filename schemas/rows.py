@@ -18,6 +18,7 @@ _NO_NULL = "null_status not ok"
 _NO_ALT = "alt_status not ok"
 _NO_BASE = "base_status not ok"
 _NO_WW = "profile weightwatcher not run, or WeightWatcher has no such row"
+_NO_CLIP = _NO_WW + ", or fix_fingers not clip_xmax"
 _ASKED = "not requested"
 
 
@@ -123,6 +124,9 @@ class LayerMetrics:
     num_fingers: int | None = column("int32", "outliers dropped, 0..9", _ASKED)
     p_boot: float | None = column("float64", "[0,1] bootstrap p of the power law", _ASKED)
     boot_reps: int | None = column("int32", "replicates, >= 1", _ASKED)
+    alpha_boot_stderr: float | None = column(
+        "float64", "standard deviation of alpha over the replicates, xmin refitted, >= 0", _ASKED
+    )
 
     llr_exp: float | None = column("float64", "nats; > 0 favours the power law", _NO_ALT)
     llr_sexp: float | None = column("float64", "nats; > 0 favours the power law", _NO_ALT)
@@ -167,8 +171,10 @@ class LayerMetrics:
     erg_gap: int | None = column("int32", "erg_num - n_tail", "no crossing or no fit")
     erg_lambda: float | None = column("float64", "weight^2", "no crossing")
     erg_dlambda: float | None = column("float64", "unitless", "no crossing or no fit")
-    vec_entropy_tail: float | None = column("float64", "nats, [0, ln 100]", _ASKED)
-    vec_entropy_bulk: float | None = column("float64", "nats, [0, ln 100]", _ASKED)
+    vec_entropy_tail: float | None = column("float64", "nats, [0, ln 100]", _ASKED + ", or no fit")
+    vec_entropy_bulk: float | None = column(
+        "float64", "nats, [0, ln 100]", _ASKED + ", no fit, or all in the tail"
+    )
     phase: str | None = column("string", "phase of training", "status not ok, or bulk_status off")
     scale_dev: float | None = column("float64", "log10 against same-shape siblings", "too few siblings")
     scale_peers: int | None = column("int32", "siblings, itself included", "too few siblings")
@@ -191,6 +197,10 @@ class LayerMetrics:
     ww_matrix_rank: int | None = column("int32", ">= 0", _NO_WW)
     ww_sv_min: float | None = column("float64", "weight units, conv times sqrt(1/2)", _NO_WW)
     ww_entropy: float | None = column("float64", "[0,1]", _NO_WW)
+    ww_detX_num: int | None = column("int32", "0..num_evals", _NO_WW)
+    ww_detX_val: float | None = column("float64", "weight^2, conv halved", _NO_WW)
+    ww_num_fingers: int | None = column("int32", "0..8, WeightWatcher's count", _NO_CLIP)
+    ww_raw_alpha: float | None = column("float64", "> 1, before clipping", _NO_CLIP + ", or failed")
 
     base_repo_id: str | None = column("string", "owner/name", "no base")
     base_revision: str | None = column("string", "40 hex digits", "no base")

@@ -58,10 +58,14 @@ class ClippedFit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightWatcherClip:
-    """What WeightWatcher 0.7.7 makes of fix_fingers='clip_xmax': the fit it reports and its num_fingers."""
+    """What WeightWatcher 0.7.7 makes of fix_fingers='clip_xmax'.
+
+    fit: the fit it reports; num_fingers: its count; raw_alpha: alpha before clipping, None when it fails.
+    """
 
     fit: TailFit
     num_fingers: int
+    raw_alpha: float | None = None
 
 
 def fit_peak(evals: FloatArray, rules: TailRules) -> PeakFit:
@@ -75,8 +79,7 @@ def fit_peak(evals: FloatArray, rules: TailRules) -> PeakFit:
     x = above_cut(evals, rules)
     if len(x) < max(rules.min_evals, 1) or x[0] == x[-1]:
         return PeakFit()
-    counts, edges = np.histogram(np.log10(x), bins=_PEAK_BINS)
-    peak = 10.0 ** float(edges[np.argmax(counts)])
+    peak = _peak(x)
     low, high = _PEAK_FROM * peak, _PEAK_TO * peak
     return PeakFit(
         alpha_peak=_closest_alpha(x, low, high), alpha_peak_compat=_closest_alpha(x, math.log10(low), high)
@@ -110,7 +113,7 @@ def weightwatcher_clip(evals: FloatArray) -> WeightWatcherClip:
     """
     x = np.sort(evals[evals > WEIGHTWATCHER_CUT])
     whole = fit_tail(x, "weightwatcher")
-    best = WeightWatcherClip(fit=whole, num_fingers=0)
+    best = WeightWatcherClip(fit=whole, num_fingers=0, raw_alpha=whole.alpha)
     last, dropped = whole, MOST_FINGERS
     for dropped in range(_WW_FIRST_CLIP, MOST_FINGERS + 1):
         if len(x) - dropped < _WW_LEAST or whole.alpha is None:
@@ -119,11 +122,39 @@ def weightwatcher_clip(evals: FloatArray) -> WeightWatcherClip:
         if last.alpha is None:
             continue
         if last.alpha + FINGER_THRESHOLD < whole.alpha:
-            best = WeightWatcherClip(fit=last, num_fingers=dropped - 1)
+            best = WeightWatcherClip(fit=last, num_fingers=dropped - 1, raw_alpha=whole.alpha)
             break
         if last.alpha <= _WW_MIN_ALPHA:
             break
     return _WW_FAILED if _checks_fail(x, last, dropped) else best
+
+
+def weightwatcher_peak(evals: FloatArray) -> TailFit:
+    """Fit as fix_fingers='xmin_peak' was meant: the rule of `alpha_peak_compat` on what WeightWatcher fits.
+
+    Input: (n,) float64 eigenvalues in any order, unit weight^2, not negative. Statuses: ok; failed (fewer than
+    two eigenvalues above 1e-5, or no candidate). WeightWatcher 0.7.7 itself fails on every layer here: its
+    default fit takes no range of xmin, and its call of the powerlaw package ends in a TypeError. Cost: a
+    histogram and a search.
+    """
+    x = np.sort(evals[evals > WEIGHTWATCHER_CUT])
+    if len(x) < _WW_LEAST or x[0] == x[-1]:
+        return _WW_FAILED.fit
+    peak = _peak(x)
+    start, b, distance = _closest(x, math.log10(_PEAK_FROM * peak), _PEAK_TO * peak)
+    if start < 0:
+        return _WW_FAILED.fit
+    n_tail = len(x) - start
+    return TailFit(
+        estimator=WEIGHTWATCHER,
+        status=FitStatus.OK,
+        alpha=1.0 + b,
+        alpha_stderr=b / math.sqrt(n_tail),
+        xmin=float(x[start]),
+        xmax=float(x[-1]),
+        D_ks=distance,
+        n_tail=n_tail,
+    )
 
 
 def farms_alpha(weights: Weights, rules: TailRules | None = None) -> float | None:
@@ -173,14 +204,26 @@ def _checks_fail(x: FloatArray, last: TailFit, dropped: int) -> bool:
     return False
 
 
+def _peak(x: FloatArray) -> float:
+    """Left edge of the first fullest of 100 bins of log10 x."""
+    counts, edges = np.histogram(np.log10(x), bins=_PEAK_BINS)
+    return float(10.0 ** float(edges[np.argmax(counts)]))
+
+
 def _closest_alpha(x: FloatArray, low: float, high: float) -> float | None:
+    start, b, _ = _closest(x, low, high)
+    return None if start < 0 else 1.0 + b
+
+
+def _closest(x: FloatArray, low: float, high: float) -> tuple[int, float, float]:
+    """The tail from low <= xmin <= high with the least one-sided D: (start or -1, alpha - 1, D)."""
     from scanner.spectra.search import closest_tail, tail_models
 
     logs = np.log(x / x[-1])
     _, exponents = tail_models(x, logs)
     exponents[(x < low) | (x > high)] = 0.0
-    start = closest_tail(logs, exponents, min_tail=2, two_sided=False).start
-    return None if start < 0 else 1.0 + float(exponents[start])
+    found = closest_tail(logs, exponents, min_tail=2, two_sided=False)
+    return found.start, float(exponents[found.start]), found.distance
 
 
 def _windows(weights: Weights, side: int) -> Iterator[FloatArray]:

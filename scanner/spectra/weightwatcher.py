@@ -1,7 +1,9 @@
-"""The columns of WeightWatcher 0.7.7, as its default `analyze()` prints them (float32 weights, CPU).
+"""The columns of WeightWatcher 0.7.7, as its `analyze()` prints them (float32 weights, CPU).
 
-WeightWatcher scales every slice of a convolution by sqrt(1/2); all numbers here are in those units. Its
-rules are repeated as they are, absolute tolerances and all; the default estimator has none of them. Read
+WeightWatcher scales every slice of a convolution by sqrt(1/2), with pool=False by sqrt(slices/2); all numbers
+here are in those units. Of its options, pool=False, fix_fingers and detX are here. fit='TPL' and 'E_TPL' have
+no numbers to repeat: 0.7.7 refuses them with its own fit and fails on every layer with the powerlaw package.
+conv2d_fft drops the imaginary part of the transform, so it is no spectrum of the convolution. Its rules are repeated as they are, absolute tolerances and all; the default estimator has none of them. Read
 in its source: PyStateDictLayer, layer_supported, conv2D_Wmats, combined_eigenvalues, apply_norm_metrics.
 """
 
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scanner.spectra.estimators import WeightWatcherClip, weightwatcher_clip, weightwatcher_peak
 from scanner.spectra.tailfit import WEIGHTWATCHER_CUT, WEIGHTWATCHER_LEAST_TAIL, fit_tail
 from schemas.results import FitStatus, TailFit
 
@@ -21,10 +24,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from schemas.config import FixFingers
+
 _MIN_EVALS = 8
 _MAX_EVALS = 15_000
 _MAX_LONG_SIDE = 50_000
-_CONV_SCALE = math.sqrt(0.5)
 _WEAK_RANK_EVAL = 1e-6
 _EPSILON = 1e-10
 _EPS = float(np.finfo(np.float64).eps)
@@ -39,7 +43,9 @@ class WeightWatcherRow:
     ww_num_pl_spikes: eigenvalues >= ww_xmin. ww_rank_loss: lost ranks, summed over slices.
     ww_weak_rank_loss: eigenvalues below 1e-6. ww_matrix_rank: rank of the pooled spectrum. ww_sv_min:
     largest of the slices' smallest singular values, unit weight. ww_entropy: matrix entropy, None for a
-    zero matrix.
+    zero matrix. ww_detX_num, ww_detX_val: eigenvalues inside the trace-log condition, at most all, and the
+    least of them (WeightWatcher's detX_val). ww_num_fingers, ww_raw_alpha: of fix_fingers='clip_xmax', in its
+    counting, and alpha before clipping; None for another rule.
     """
 
     ww_status: str
@@ -54,6 +60,10 @@ class WeightWatcherRow:
     ww_matrix_rank: int
     ww_sv_min: float
     ww_entropy: float | None
+    ww_detX_num: int
+    ww_detX_val: float
+    ww_num_fingers: int | None = None
+    ww_raw_alpha: float | None = None
 
 
 def ww_sides(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -75,15 +85,24 @@ def ww_sides(shape: Sequence[int]) -> tuple[int, int, int]:
     return (columns, rows, slices) if swapped else (rows, columns, slices)
 
 
-def ww_has_row(shape: Sequence[int], name: str) -> bool:
-    """Say whether WeightWatcher has a row for the tensor `name`: by suffix, dimensions and size."""
+def ww_has_row(shape: Sequence[int], name: str, *, pool: bool = True) -> bool:
+    """Say whether WeightWatcher has a row (one a slice without `pool`) for the tensor `name`."""
     if not name.endswith(".weight") or len(shape) not in (2, 4) or shape[0] < 2:
         return False
     long_side, short_side, slices = ww_sides(shape)
-    return _MIN_EVALS <= short_side * slices <= _MAX_EVALS and long_side <= _MAX_LONG_SIDE
+    count = short_side * slices if pool else short_side
+    return _MIN_EVALS <= count <= _MAX_EVALS and long_side <= _MAX_LONG_SIDE
 
 
-def compat_row(singular_values: NDArray[np.float64], N: int, M: int, is_conv2d: bool) -> WeightWatcherRow:
+def compat_row(
+    singular_values: NDArray[np.float64],
+    N: int,
+    M: int,
+    is_conv2d: bool,
+    *,
+    slice_of: int = 1,
+    fix_fingers: FixFingers = "off",
+) -> WeightWatcherRow:
     """Compute WeightWatcher's columns from the singular values of one tensor.
 
     Args:
@@ -92,7 +111,10 @@ def compat_row(singular_values: NDArray[np.float64], N: int, M: int, is_conv2d: 
             Gram matrix loses the smallest ones, which the ranks count.
         N: WeightWatcher's N, from `ww_sides`.
         M: WeightWatcher's M, from `ww_sides`; may exceed N.
-        is_conv2d: whether the tensor is 4-D, so that slices are scaled by sqrt(1/2).
+        is_conv2d: whether the tensor is 4-D, so that slices are scaled by sqrt(slice_of/2).
+        slice_of: slices of the convolution of which this row is one (pool=False); 1 when they are pooled.
+        fix_fingers: WeightWatcher's option. "xmin_peak" is what its published code means; see
+            `weightwatcher_peak`.
 
     Returns:
         A WeightWatcherRow with status success or failed. Equal eigenvalues fail here, where
@@ -101,16 +123,17 @@ def compat_row(singular_values: NDArray[np.float64], N: int, M: int, is_conv2d: 
     Raises:
         ValueError: a wrong shape, or values that are negative, NaN or infinite.
 
-    Cost: the tail fit; see `fit_tail`.
+    Cost: the tail fit, with "clip_xmax" up to ten of them; see `fit_tail`.
     """
     if singular_values.ndim != 2 or singular_values.shape[1] != min(N, M):
         raise ValueError(
             f"singular values of {N} x {M} slices must have shape (slices, {min(N, M)}), "
             f"got {singular_values.shape}"
         )
-    sigma = singular_values * _CONV_SCALE if is_conv2d else singular_values
+    sigma = singular_values * math.sqrt(slice_of / 2.0) if is_conv2d else singular_values
     evals = np.sort(sigma.ravel() ** 2)
-    fit = fit_tail(evals, "weightwatcher")
+    fit, fingers = _fit(evals, fix_fingers)
+    detx_num, detx_val = _detx(evals)
     rank = _rank(np.sqrt(evals), N)
     return WeightWatcherRow(
         ww_status="success" if fit.status is FitStatus.OK else "failed",
@@ -125,11 +148,40 @@ def compat_row(singular_values: NDArray[np.float64], N: int, M: int, is_conv2d: 
         ww_matrix_rank=rank,
         ww_sv_min=float(sigma.min(axis=1).max()),
         ww_entropy=_entropy(evals, rank),
+        ww_detX_num=detx_num,
+        ww_detX_val=detx_val,
+        ww_num_fingers=fingers and fingers.num_fingers,
+        ww_raw_alpha=fingers and fingers.raw_alpha,
     )
 
 
+def _fit(evals: NDArray[np.float64], fix_fingers: FixFingers) -> tuple[TailFit, WeightWatcherClip | None]:
+    if fix_fingers == "clip_xmax":
+        clip = weightwatcher_clip(evals)
+        return clip.fit, clip
+    return weightwatcher_peak(evals) if fix_fingers == "xmin_peak" else fit_tail(evals, "weightwatcher"), None
+
+
+def _detx(ascending: NDArray[np.float64]) -> tuple[int, float]:
+    """Least k < n whose k largest eigenvalues, over their mean, multiply to less than 1, and the k-th.
+
+    WeightWatcher says n and the second smallest where there is none, and 0 where all are equal.
+    """
+    n = len(ascending)
+    if n < 2 or ascending[0] == ascending[-1]:
+        return 0, float(ascending[0])
+    with np.errstate(divide="ignore"):
+        logs = np.log(ascending[:0:-1] * (n / ascending.sum()))
+    below = np.cumsum(logs) < 0.0
+    if not below.any():
+        return n, float(ascending[1])
+    k = int(below.argmax()) + 1
+    return k, float(ascending[n - k])
+
+
 def _sigma(fit: TailFit, evals: NDArray[np.float64]) -> float | None:
-    fitted = int(np.count_nonzero(evals > WEIGHTWATCHER_CUT))
+    top = math.inf if fit.xmax is None else fit.xmax
+    fitted = int(np.count_nonzero((evals > WEIGHTWATCHER_CUT) & (evals <= top)))
     if fit.status is FitStatus.OK and fitted < WEIGHTWATCHER_LEAST_TAIL:
         # WeightWatcher forms sigma with alpha = 0 and only then fits the whole of so small a sample.
         return -1.0 / math.sqrt(fitted)

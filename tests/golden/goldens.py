@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """One table: `layers` maps a layer's name to its columns, `sha256` names the input."""
+    """One table: `layers` maps a layer's name (of a slice: name:slice) to its columns, `sha256` names the input."""
 
     source: str
     sha256: str
@@ -26,7 +26,7 @@ def load(name: str) -> Golden:
     """Read the golden file `name`.json."""
     raw = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     rows = (dict(zip(raw["columns"], row, strict=True)) for row in raw["layers"])
-    return Golden(raw["source"], raw["sha256"], raw["versions"], {row["name"]: row for row in rows})
+    return Golden(raw["source"], raw["sha256"], raw["versions"], {_key(row): row for row in rows})
 
 
 def save(name: str, golden: Golden) -> None:
@@ -36,6 +36,10 @@ def save(name: str, golden: Golden) -> None:
     head = {"source": golden.source, "sha256": golden.sha256, "versions": golden.versions, "columns": columns}
     text = json.dumps(head, indent=1)[:-2] + ',\n "layers": [\n' + rows + "\n]}\n"
     (FOLDER / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    return f"{row['name']}:{row['slice_id']}" if "slice_id" in row else str(row["name"])
 
 
 def file_sha256(path: Path) -> str:

@@ -105,6 +105,7 @@ OTHERS = {
     "profile": "weightwatcher",
     "conv_mode": "slice",
     "method": "svd",
+    "fix_fingers": "clip_xmax",
 }
 
 

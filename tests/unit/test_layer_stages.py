@@ -14,7 +14,9 @@ COLUMNS = {
     "alternatives": ("llr_exp", "llr_sexp", "llr_logn", "llr_tpl", "best_dist"),
     "estimators": ("alpha_peak", "alpha_peak_compat", "alpha_clipped", "num_fingers", "alpha_farms"),
     "null_model": ("rand_seed", "rand_lambda_max", "rand_distance", "num_traps"),
-    "bootstrap": ("p_boot", "boot_reps"),
+    "bootstrap": ("p_boot", "boot_reps", "alpha_boot_stderr"),
+    "quantiles": ("esd_quantiles",),
+    "vectors": ("vec_entropy_tail", "vec_entropy_bulk"),
 }
 OFF = Stages(erg=False)
 
@@ -39,6 +41,18 @@ def test_statuses_say_what_was_off() -> None:
     assert (row(OFF).alt_status, row(OFF).null_status) == ("off", "off")
     full = row(profile_config("full").stages)
     assert (full.alt_status, full.null_status, full.boot_reps) == ("ok", "ok", 200)
+
+
+def test_the_quantiles_span_the_spectrum() -> None:
+    found = row(replace(OFF, quantiles=True))
+    assert len(found.esd_quantiles) == 129
+    assert list(found.esd_quantiles) == sorted(found.esd_quantiles)
+    assert found.esd_quantiles[-1] == pytest.approx(found.log_spectral_norm, rel=1e-12)
+
+
+def test_the_bootstrap_error_of_alpha_includes_the_choice_of_xmin() -> None:
+    found = row(replace(OFF, bootstrap=100))
+    assert found.alpha_boot_stderr > found.alpha_stderr
 
 
 def test_random_stages_depend_on_the_seed_and_the_place_only() -> None:
