@@ -240,8 +240,8 @@ def flags(
 ) -> None:
     """List findings with value, threshold and a sentence, the weighty ones first.
 
-    The table leaves out fit_unreliable and no_tail, which only say that alpha is weak evidence; ask for
-    them with --kind, or take another format.
+    The table leaves out fit_unreliable and no_tail, which only say that alpha is weak evidence, and
+    well_trained; ask for them with --kind, or take another format.
     """
     from jobs import questions
     from jobs.output import emit

@@ -25,7 +25,10 @@ _RANK_OF_FLAG = (
 
 STRATUM = "stratum"
 
-_FINDINGS = "list_sort(list_filter(flags, lambda f: f NOT IN ('fit_unreliable', 'no_tail')))"
+_QUIET = "('fit_unreliable', 'no_tail', 'well_trained')"
+"""Kinds that are listed only when asked for: weak evidence, and good news."""
+
+_FINDINGS = f"list_sort(list_filter(flags, lambda f: f NOT IN {_QUIET}))"
 
 
 def leaderboard(lake: Path, limit: int, brief: bool) -> Any:
@@ -73,7 +76,7 @@ def model(lake: Path, repo_id: str) -> dict[str, Any]:
 
 
 def flags(lake: Path, kind: str | None, repo_id: str | None, limit: int, brief: bool) -> Any:
-    """Findings, the weighty kinds first; without a kind, unreliable fits are left to those who ask.
+    """Findings, the weighty kinds first; without a kind, no weak evidence and no good news.
 
     Raises UsageError for a kind that does not exist and a repository that is not there.
     """
@@ -86,7 +89,7 @@ def flags(lake: Path, kind: str | None, repo_id: str | None, limit: int, brief: 
     if kind is not None:
         conditions, values = ["flag = ?"], [kind]
     elif brief:
-        conditions = ["flag NOT IN ('fit_unreliable', 'no_tail')"]
+        conditions = [f"flag NOT IN {_QUIET}"]
     if repo_id is not None:
         conditions.append("repo_id = ?")
         values.append(repo_id)
@@ -104,7 +107,7 @@ def headlines(lake: Path) -> Any:
     return ask(
         lake,
         "SELECT repo_id, flag, count(*) AS findings, arg_max(tensor, abs(value)) AS worst, "
-        "arg_max(sentence, abs(value)) AS example FROM flags WHERE flag NOT IN ('fit_unreliable', 'no_tail') "
+        f"arg_max(sentence, abs(value)) AS example FROM flags WHERE flag NOT IN {_QUIET} "
         f"GROUP BY repo_id, flag ORDER BY {_RANK_OF_FLAG}, repo_id",
     )
 

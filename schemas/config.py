@@ -101,8 +101,8 @@ class Stages:
 class WeightWatcherRules:
     """Options of WeightWatcher 0.7.7 that profile weightwatcher repeats in the ww_ columns.
 
-    fix_fingers: off, clip_xmax (refit without the largest eigenvalues) or xmin_peak (xmin near the peak of the
-    histogram). pool=False is conv_mode slice; detX is always there; randomize is the null_model stage.
+    fix_fingers: off, clip_xmax (refit without the largest eigenvalues) or xmin_peak (xmin near the peak of
+    the histogram). pool=False is conv_mode slice; detX is always there; randomize is the null_model stage.
     """
 
     fix_fingers: FixFingers = "off"
@@ -115,6 +115,7 @@ class Thresholds:
     anomalous_*: robust deviations from the median alpha of at least so many layers of like role and stratum.
     irregular_*: share of at least so many models of a stratum that a model's depth_roughness exceeds. The SQL
     views apply these four, to the configs that scanned into the lake.
+    A layer is well trained from `over_trained_alpha` to `well_trained_alpha`, both included.
     """
 
     ks_max: float = 0.1
@@ -124,6 +125,7 @@ class Thresholds:
     alpha_excess: float = 1.0
     under_trained_alpha: float = 6.0
     over_trained_alpha: float = 2.0
+    well_trained_alpha: float = 4.0
     scale_peers_min: int = 6
     scale_dev_sure: float = 2.0
     scale_dev: float = 1.0

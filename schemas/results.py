@@ -175,6 +175,7 @@ class FlagKind(_Explained):
     """A finding about a layer or a model; a finding is evidence, not a verdict."""
 
     FIT_UNRELIABLE = "fit_unreliable", "alpha of this layer is weak evidence"
+    WELL_TRAINED = "well_trained", "a reliable tail with alpha where the theory has well-trained layers"
     UNDER_TRAINED = "under_trained", "a light tail: the layer looks under-trained"
     OVER_TRAINED = "over_trained", "a very heavy tail: the layer looks over-trained"
     NO_TAIL = "no_tail", "no power-law tail could be told from the bulk"

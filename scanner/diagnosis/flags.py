@@ -71,22 +71,46 @@ def _judged(row: LayerMetrics, siblings: _Siblings | None, limits: Thresholds) -
 def _tail_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:
     if not row.fit_ok or row.alpha is None or row.alpha_stderr is None:
         return
-    reliable = True
-    for value, threshold, sentence in _weaknesses(row, limits):
-        reliable = False
-        yield Flag(FlagKind.FIT_UNRELIABLE, value, threshold, sentence)
-        break
-    if row.alpha > limits.under_trained_alpha and reliable:
-        sentence = f"alpha {row.alpha:.2f} is a light tail: the layer looks under-trained"
-        yield Flag(FlagKind.UNDER_TRAINED, row.alpha, limits.under_trained_alpha, sentence)
-    if row.alpha > limits.under_trained_alpha and not reliable:
+    weakness = next(_weaknesses(row, limits), None)
+    if weakness is None:
+        yield from _verdicts(row, limits, f"{row.alpha:.2f} +- {row.alpha_stderr:.2f}")
+        return
+    yield Flag(FlagKind.FIT_UNRELIABLE, *weakness)
+    if row.alpha > limits.under_trained_alpha:
         sentence = f"the tail spans {row.tail_decades:.2f} decades, so alpha {row.alpha:.1f} means little"
         yield Flag(FlagKind.NO_TAIL, row.tail_decades, limits.tail_decades_min, sentence)
-    if row.alpha + 2 * row.alpha_stderr < limits.over_trained_alpha and reliable:
+
+
+def _verdicts(row: LayerMetrics, limits: Thresholds, shown: str) -> Iterator[Flag]:
+    """What a reliable alpha says."""
+    alpha, error = row.alpha or 0.0, row.alpha_stderr or 0.0
+    if alpha > limits.under_trained_alpha:
+        sentence = f"alpha {shown} is a light tail: the layer looks under-trained"
+        yield Flag(FlagKind.UNDER_TRAINED, alpha, limits.under_trained_alpha, sentence)
+    if alpha + 2 * error < limits.over_trained_alpha:
         sentence = (
-            f"alpha {row.alpha:.2f} is below 2 by more than two standard errors: the layer looks over-trained"
+            f"alpha {shown} is below {limits.over_trained_alpha:g} by more than two standard errors"
+            f"{_condition(row)}: the layer looks over-trained"
         )
-        yield Flag(FlagKind.OVER_TRAINED, row.alpha, limits.over_trained_alpha, sentence)
+        yield Flag(FlagKind.OVER_TRAINED, alpha, limits.over_trained_alpha, sentence)
+    if limits.over_trained_alpha <= alpha <= limits.well_trained_alpha and _shaped_by_training(row):
+        sentence = (
+            f"alpha {shown} lies from {limits.over_trained_alpha:g} to {limits.well_trained_alpha:g} "
+            f"in phase {row.phase}: the layer looks well trained, which says nothing of accuracy"
+        )
+        yield Flag(FlagKind.WELL_TRAINED, alpha, limits.well_trained_alpha, sentence)
+
+
+def _condition(row: LayerMetrics) -> str:
+    return "" if row.erg_dlambda is None else f" (trace-log distance {row.erg_dlambda:.2g})"
+
+
+def _shaped_by_training(row: LayerMetrics) -> bool:
+    """A heavy tail that the entries' correlations made: no trap, as far as a null model was asked for."""
+    untrapped = row.null_status == BlockStatus.OFF or (
+        row.null_status == BlockStatus.OK and row.num_traps == 0
+    )
+    return row.bulk_ok and row.phase in (Phase.HEAVY_TAILED, Phase.BULK_DECAY) and untrapped
 
 
 def _weaknesses(row: LayerMetrics, limits: Thresholds) -> Iterator[tuple[float, float, str]]:
@@ -110,7 +134,10 @@ def _weaknesses(row: LayerMetrics, limits: Thresholds) -> Iterator[tuple[float, 
 
 def _bulk_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:
     if row.bulk_ok and row.phase == Phase.RANDOM_LIKE:
-        sentence = "no eigenvalue leaves the Marchenko-Pastur bulk: the layer looks random"
+        sentence = (
+            f"no eigenvalue leaves the Marchenko-Pastur bulk (KS distance {row.mp_D or 0:.3f}, soft rank "
+            f"{row.mp_softrank or 0:.2f}): the layer looks random"
+        )
         yield Flag(FlagKind.RANDOM_LIKE, row.mp_softrank, None, sentence)
     if row.rank0_frac is not None and row.rank0_frac >= limits.rank0_share and row.quant_method is None:
         sentence = f"{row.rank0_frac:.0%} of the eigenvalues have collapsed to zero"
@@ -126,7 +153,10 @@ def _null_findings(row: LayerMetrics) -> Iterator[Flag]:
         sentence = f"{row.num_traps} eigenvalues of the shuffled entries leave the random bulk: {why}"
         yield Flag(FlagKind.CORRELATION_TRAP, float(row.num_traps), 1.0, sentence)
     if row.fit_ok and row.alpha is not None and row.alpha < 2 and (row.erg_dlambda or 0) < 0:
-        sentence = f"alpha {row.alpha:.2f} is below 2 and the tail starts inside the trace-log boundary"
+        sentence = (
+            f"alpha {row.alpha:.2f} is below 2 and the tail starts {-(row.erg_dlambda or 0):.2g} mean "
+            f"eigenvalues below the trace-log boundary, {-(row.erg_gap or 0)} eigenvalues beyond it"
+        )
         yield Flag(FlagKind.ERG_VIOLATED, row.erg_dlambda, 0.0, sentence)
 
 

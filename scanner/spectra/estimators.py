@@ -132,10 +132,10 @@ def weightwatcher_clip(evals: FloatArray) -> WeightWatcherClip:
 def weightwatcher_peak(evals: FloatArray) -> TailFit:
     """Fit as fix_fingers='xmin_peak' was meant: the rule of `alpha_peak_compat` on what WeightWatcher fits.
 
-    Input: (n,) float64 eigenvalues in any order, unit weight^2, not negative. Statuses: ok; failed (fewer than
-    two eigenvalues above 1e-5, or no candidate). WeightWatcher 0.7.7 itself fails on every layer here: its
-    default fit takes no range of xmin, and its call of the powerlaw package ends in a TypeError. Cost: a
-    histogram and a search.
+    Input: (n,) float64 eigenvalues in any order, unit weight^2, not negative. Statuses: ok; failed (fewer
+    than two eigenvalues above 1e-5, or no candidate). WeightWatcher 0.7.7 itself fails on every layer here:
+    its default fit takes no range of xmin, and its call of the powerlaw package ends in a TypeError. Cost:
+    a histogram and a search.
     """
     x = np.sort(evals[evals > WEIGHTWATCHER_CUT])
     if len(x) < _WW_LEAST or x[0] == x[-1]:

@@ -3,8 +3,9 @@
 WeightWatcher scales every slice of a convolution by sqrt(1/2), with pool=False by sqrt(slices/2); all numbers
 here are in those units. Of its options, pool=False, fix_fingers and detX are here. fit='TPL' and 'E_TPL' have
 no numbers to repeat: 0.7.7 refuses them with its own fit and fails on every layer with the powerlaw package.
-conv2d_fft drops the imaginary part of the transform, so it is no spectrum of the convolution. Its rules are repeated as they are, absolute tolerances and all; the default estimator has none of them. Read
-in its source: PyStateDictLayer, layer_supported, conv2D_Wmats, combined_eigenvalues, apply_norm_metrics.
+conv2d_fft drops the imaginary part of the transform, so it is no spectrum of the convolution. The rules are
+repeated as they are, absolute tolerances and all; the default estimator has none of them. Read in its source:
+PyStateDictLayer, layer_supported, conv2D_Wmats, combined_eigenvalues, apply_norm_metrics, apply_detX.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def compat_row(
         )
     sigma = singular_values * math.sqrt(slice_of / 2.0) if is_conv2d else singular_values
     evals = np.sort(sigma.ravel() ** 2)
-    fit, fingers = _fit(evals, fix_fingers)
+    fit, clip = _fit(evals, fix_fingers)
     detx_num, detx_val = _detx(evals)
     rank = _rank(np.sqrt(evals), N)
     return WeightWatcherRow(
@@ -150,8 +151,8 @@ def compat_row(
         ww_entropy=_entropy(evals, rank),
         ww_detX_num=detx_num,
         ww_detX_val=detx_val,
-        ww_num_fingers=fingers and fingers.num_fingers,
-        ww_raw_alpha=fingers and fingers.raw_alpha,
+        ww_num_fingers=None if clip is None else clip.num_fingers,
+        ww_raw_alpha=None if clip is None else clip.raw_alpha,
     )
 
 

@@ -54,46 +54,124 @@ def test_a_sound_layer_has_no_findings():
     assert kinds() == set()
 
 
-@pytest.mark.parametrize(
-    ("changes", "found"),
-    [
-        ({"D_ks": 0.1}, set()),
-        ({"D_ks": 0.1001}, {"fit_unreliable"}),
-        ({"n_tail": 30}, set()),
-        ({"n_tail": 29}, {"fit_unreliable"}),
-        ({"n_tail": 20, "num_evals": 100}, set()),
-        ({"n_tail": 19, "num_evals": 100}, {"fit_unreliable"}),
-        ({"tail_decades": 0.3}, set()),
-        ({"tail_decades": 0.2999}, {"fit_unreliable"}),
-        ({"alpha": 4.0, "alpha_trunc": 3.0}, set()),
-        ({"alpha": 4.01, "alpha_trunc": 3.0}, {"fit_unreliable"}),
-        ({"alpha": 4.01, "alpha_trunc": None}, set()),
-        ({"alpha": 6.0, "alpha_trunc": 6.0}, set()),
-        ({"alpha": 6.01, "alpha_trunc": 6.0}, {"under_trained"}),
-        ({"alpha": 6.01, "alpha_trunc": 5.0}, {"fit_unreliable", "no_tail"}),
-        ({"alpha": 6.01, "D_ks": 0.2}, {"fit_unreliable", "no_tail"}),
-        ({"alpha": 1.75, "alpha_stderr": 0.125, "alpha_trunc": 1.7}, set()),
-        ({"alpha": 1.74, "alpha_stderr": 0.125, "alpha_trunc": 1.7}, {"over_trained"}),
-        ({"alpha": 1.5, "alpha_trunc": 1.4, "D_ks": 0.2}, {"fit_unreliable"}),
-        ({"phase": Phase.RANDOM_LIKE}, {"random_like"}),
-        ({"phase": Phase.BLEEDING_OUT}, set()),
-        ({"rank0_frac": 0.0499}, set()),
-        ({"rank0_frac": 0.05}, {"rank_collapse"}),
-        ({"rank0_frac": 0.05, "quant_method": "gptq"}, set()),
-        ({"null_status": "ok", "num_traps": 0}, set()),
-        ({"null_status": "ok", "num_traps": 1, "trap_cause": "mean", "w_mean": 0.3}, {"correlation_trap"}),
-        (
-            {"null_status": "ok", "num_traps": 1, "trap_cause": "elements", "w_mean": 0.0},
-            {"correlation_trap"},
-        ),
-        ({"alpha": 1.99, "erg_dlambda": -0.1}, {"erg_violated"}),
-        ({"alpha": 1.99, "erg_dlambda": 0.0}, set()),
-        ({"alpha": 1.99, "erg_dlambda": None}, set()),
-        ({"alpha": 2.0, "erg_dlambda": -0.1}, set()),
-    ],
-)
-def test_rules_at_their_thresholds(changes, found):
-    assert kinds(**changes) == found
+WEAK = {"fit_unreliable"}
+STEEP = {"alpha": 7.0, "alpha_trunc": 7.0}
+LOW = {"alpha": 1.5, "alpha_trunc": 1.5}
+FITTED = {"null_status": "off", "phase": Phase.HEAVY_TAILED}
+
+RULES = {
+    "D_ks at most .1": ({"D_ks": 0.1}, {"D_ks": 0.1001}, WEAK),
+    "n_tail at least 3 % of num_evals": ({"n_tail": 30}, {"n_tail": 29}, WEAK),
+    "n_tail at least 20": ({"n_tail": 20, "num_evals": 100}, {"n_tail": 19, "num_evals": 100}, WEAK),
+    "tail_decades at least .3": ({"tail_decades": 0.3}, {"tail_decades": 0.2999}, WEAK),
+    "alpha at most 1 above alpha_trunc": (
+        {"alpha": 4.0, "alpha_trunc": 3.0},
+        {"alpha": 4.01, "alpha_trunc": 3.0},
+        WEAK,
+    ),
+    "no alpha_trunc, no excess": ({"alpha_trunc": None}, {"alpha_trunc": 1.9}, WEAK),
+    "under_trained above 6": (
+        {"alpha": 6.0, "alpha_trunc": 6.0},
+        {"alpha": 6.01, "alpha_trunc": 6.0},
+        {"under_trained"},
+    ),
+    "no_tail above 6": (
+        {"alpha": 6.0, "alpha_trunc": 4.9},
+        {"alpha": 6.01, "alpha_trunc": 4.9},
+        WEAK | {"no_tail"},
+    ),
+    "under_trained only if reliable": (STEEP | {"D_ks": 0.2}, STEEP, {"under_trained"}),
+    "no_tail only if not": (STEEP, STEEP | {"D_ks": 0.2}, WEAK | {"no_tail"}),
+    "over_trained by two standard errors": (
+        {"alpha": 1.75, "alpha_stderr": 0.125, "alpha_trunc": 1.7},
+        {"alpha": 1.74, "alpha_stderr": 0.125, "alpha_trunc": 1.7},
+        {"over_trained"},
+    ),
+    "over_trained only if reliable": (LOW | {"D_ks": 0.2}, LOW, {"over_trained"}),
+    "well_trained from 2": (
+        FITTED | {"alpha": 1.9999, "alpha_trunc": 2.0},
+        FITTED | {"alpha": 2.0, "alpha_trunc": 2.0},
+        {"well_trained"},
+    ),
+    "well_trained to 4": (
+        FITTED | {"alpha": 4.0001, "alpha_trunc": 4.0},
+        FITTED | {"alpha": 4.0, "alpha_trunc": 4.0},
+        {"well_trained"},
+    ),
+    "well_trained only if reliable": (FITTED | {"D_ks": 0.2}, FITTED, {"well_trained"}),
+    "well_trained in the phase of decay": (
+        FITTED | {"phase": Phase.BULK_SPIKES},
+        FITTED | {"phase": Phase.BULK_DECAY},
+        {"well_trained"},
+    ),
+    "well_trained not while bleeding out": (FITTED | {"phase": Phase.BLEEDING_OUT}, FITTED, {"well_trained"}),
+    "well_trained not undecided": (FITTED | {"phase": Phase.UNDECIDED}, FITTED, {"well_trained"}),
+    "well_trained without traps": (
+        FITTED | {"null_status": "failed", "num_traps": None},
+        FITTED | {"null_status": "ok", "num_traps": 0},
+        {"well_trained"},
+    ),
+    "well_trained whatever a null that is off says": (
+        FITTED | {"null_status": "too_small", "num_traps": 0},
+        FITTED | {"null_status": "off", "num_traps": 3},
+        {"well_trained"},
+    ),
+    "random_like": ({"phase": Phase.BLEEDING_OUT}, {"phase": Phase.RANDOM_LIKE}, {"random_like"}),
+    "rank_collapse from 5 %": ({"rank0_frac": 0.0499}, {"rank0_frac": 0.05}, {"rank_collapse"}),
+    "rank_collapse unless quantised": (
+        {"rank0_frac": 0.05, "quant_method": "gptq"},
+        {"rank0_frac": 0.05, "quant_method": None},
+        {"rank_collapse"},
+    ),
+    "correlation_trap by the mean": (
+        {"null_status": "ok", "num_traps": 0},
+        {"null_status": "ok", "num_traps": 1, "trap_cause": "mean", "w_mean": 0.3},
+        {"correlation_trap"},
+    ),
+    "correlation_trap by the elements": (
+        {"null_status": "off", "num_traps": 1, "phase": Phase.BULK_SPIKES},
+        {"null_status": "ok", "num_traps": 1, "trap_cause": "elements", "w_mean": 0.0},
+        {"correlation_trap"},
+    ),
+    "erg_violated below 0": (
+        {"alpha": 1.99, "erg_dlambda": 0.0},
+        {"alpha": 1.99, "erg_dlambda": -0.1},
+        {"erg_violated"},
+    ),
+    "erg_violated below 2": (
+        {"alpha": 2.0, "erg_dlambda": -0.1},
+        {"alpha": 1.99, "erg_dlambda": -0.1},
+        {"erg_violated"},
+    ),
+    "erg_violated without a crossing": (
+        {"alpha": 1.99, "erg_dlambda": None},
+        {"alpha": 1.99, "erg_dlambda": -0.1, "erg_gap": -3},
+        {"erg_violated"},
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_on_both_sides_of_each_clause(rule):
+    outside, inside, found = RULES[rule]
+    assert not kinds(**outside) & (found - WEAK or found)
+    assert kinds(**inside) == found
+
+
+@pytest.mark.parametrize("fingers", [0, 3, 9])
+def test_fingers_alone_are_no_finding(fingers):
+    assert kinds(num_fingers=fingers, alpha_clipped=1.5) == set()
+
+
+def test_every_sentence_names_its_evidence_with_numbers():
+    changes = [inside for _, inside, _ in RULES.values()]
+    flags = [flag for change in changes for flag in layer_findings(replace(SOUND, **change), LIMITS)]
+    assert {flag.kind for flag in flags} >= {
+        FlagKind(kind) for _, _, found in RULES.values() for kind in found
+    }
+    for flag in flags:
+        assert any(char.isdigit() for char in flag.sentence), flag
+        assert "None" not in flag.sentence
 
 
 NO_FIT = {"fit_status": "no_candidate", "alpha": None, "alpha_stderr": None}
@@ -105,7 +183,11 @@ NO_FIT = {"fit_status": "no_candidate", "alpha": None, "alpha_stderr": None}
         NO_FIT | {"D_ks": 0.5, "n_tail": 1, "tail_decades": 0.0},
         {"fit_status": "constant", "alpha": 9.0},
         {"bulk_status": "no_bulk", "phase": Phase.RANDOM_LIKE},
-        {"null_status": "off", "num_traps": 3},
+        {"bulk_status": "no_bulk", "phase": Phase.HEAVY_TAILED, "null_status": "off"},
+        NO_FIT | {"alpha": 3.0, "alpha_stderr": 0.1, "null_status": "off"},
+        NO_FIT | {"alpha": 7.0, "alpha_stderr": 0.1, "alpha_trunc": 7.0},
+        {"null_status": "off", "num_traps": 3, "phase": Phase.BULK_SPIKES},
+        {"null_status": "failed", "num_traps": 3},
         NO_FIT | {"alpha": 1.5, "erg_dlambda": -1.0},
         {"status": "skipped", "alpha": 9.0},
         {"status": "failed", "status_reason": "read_error", "alpha": 9.0},
