@@ -20,7 +20,7 @@ from scanner.spectra.quantiles import esd_quantiles
 from scanner.spectra.tailfit import fit_tail
 from scanner.spectra.vectors import vector_entropies
 from scanner.spectra.weightwatcher import compat_row, ww_has_row, ww_sides
-from schemas.config import ESTIMATOR, ScanConfig, code_version
+from schemas.config import ESTIMATOR, ScanConfig, code_version, estimator_of
 from schemas.errors import NumericsError
 from schemas.refs import MatrixRef
 from schemas.results import BlockStatus, FailureKind, FitStatus, Role, RowStatus, Spectrum, TailFit
@@ -37,7 +37,7 @@ def measure(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig, device: 
     """
     started = perf_counter()
     moments, spectrum = _spectrum(weights, config, device)
-    tail = fit_tail(spectrum, rules=config.tail) if spectrum.evals[-1] > 0 else _NO_TAIL
+    tail = fit_tail(spectrum, rules=config.tail)
     if _beyond_gram(spectrum, tail, config):
         moments, spectrum = _spectrum(weights, config, device, "svd")
         tail = fit_tail(spectrum, rules=config.tail)
@@ -47,7 +47,7 @@ def measure(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig, device: 
         num_evals=spectrum.evals.size,
         spectrum_method=spectrum.method,
         device=spectrum.device,
-        estimator=ESTIMATOR,
+        estimator=estimator_of(config.tail),
         base_status=BlockStatus.OFF,
         **_entries(moments),
         **_scores(spectrum, tail, config),
@@ -91,9 +91,6 @@ def place(ref: MatrixRef, config: ScanConfig) -> LayerMetrics:
         lora_rank=ref.lora.rank if ref.lora else None,
         **sides,
     )
-
-
-_NO_TAIL = TailFit(estimator=ESTIMATOR, status=FitStatus.TOO_FEW_EVALS)
 
 
 def _sides(ref: MatrixRef) -> dict[str, Any]:
@@ -214,7 +211,7 @@ def _estimates(
 
 
 def _bootstrap(ref: MatrixRef, spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, Any]:
-    if not config.stages.bootstrap or tail.status != FitStatus.OK:
+    if not config.stages.bootstrap or tail.estimator != ESTIMATOR or tail.status != FitStatus.OK:
         return {}
     reps, seed = config.stages.bootstrap, _seed(ref, config)
     fit = bootstrap_p(spectrum.evals, tail, config.tail, reps=reps, seed=seed)

@@ -60,11 +60,16 @@ class SpectrumRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailRules:
-    """The power-law fit: least tail, least eigenvalues, and the cut relative to lambda_max."""
+    """The power-law fit: least tail, least eigenvalues, the cut relative to lambda_max, the tail's end.
+
+    xmax: none (the tail never ends) or max (it ends at the largest eigenvalue; estimator hs1-xmax): better
+    where the tail spans little, as alpha_trunc is, but biased low; alpha may then be any real number.
+    """
 
     min_tail: Count = 10
     min_evals: Count = 20
     relative_cut: Annotated[float, Gt(0), Lt(1)] = 1e-12
+    xmax: Literal["none", "max"] = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +171,13 @@ class ScanConfig:
 
 ESTIMATOR = "hs1"
 """Version of the default estimator; a change of any default algorithm gets a new name."""
+TRUNCATED_ESTIMATOR = f"{ESTIMATOR}-xmax"
+"""The same with the tail cut at the largest eigenvalue."""
+
+
+def estimator_of(rules: TailRules) -> str:
+    """Name of the estimator that `rules` choose."""
+    return ESTIMATOR if rules.xmax == "none" else TRUNCATED_ESTIMATOR
 
 
 @cache

@@ -233,10 +233,11 @@ class Spectrum:
 class TailFit:
     """A power law fitted to the upper tail of a spectrum; all numbers None unless `status` is ok.
 
-    alpha: density exponent, > 1. xmin, xmax: tail limits, unit weight^2. D_ks: Kolmogorov-Smirnov
-    distance in [0, 1]. n_tail: eigenvalues at or above xmin. alpha_stderr: (alpha-1)/sqrt(n_tail), which
-    ignores the choice of xmin. tail_decades: log10(xmax/xmin). near_ties: candidates for xmin that
-    input rounding could make the winner (1 = certain).
+    alpha: density exponent, > 1 (any real number when the tail ends at xmax). xmin, xmax: tail limits, unit
+    weight^2. D_ks: Kolmogorov-Smirnov distance in [0, 1]. n_tail: eigenvalues at or above xmin.
+    alpha_stderr: (alpha-1)/sqrt(n_tail), or by Fisher information when the tail ends at xmax; it ignores the
+    choice of xmin. tail_decades: log10(xmax/xmin). near_ties: candidates for xmin that input rounding could
+    make the winner (1 = certain; not counted when the tail ends at xmax).
     """
 
     estimator: str

@@ -20,6 +20,8 @@ _NO_BASE = "base_status not ok"
 _NO_WW = "profile weightwatcher not run, or WeightWatcher has no such row"
 _NO_CLIP = _NO_WW + ", or fix_fingers not clip_xmax"
 _ASKED = "not requested"
+_NO_HS1 = _NO_FIT + ", or tail.xmax = max"
+_NO_BOOT = _ASKED + ", no fit, or tail.xmax = max"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class LayerMetrics:
     num_evals: int | None = column("int32", "eigenvalues, >= 0", "no spectrum")
     spectrum_method: str | None = column("string", "gram_f64, svd_f64, gram_f32, lora_qr", "no spectrum")
     device: str | None = column("string", "cpu, cuda", "no spectrum")
-    estimator: str | None = column("string", "version of the tail fit: hs1", "no spectrum")
+    estimator: str | None = column("string", "version of the tail fit: hs1, hs1-xmax", "no spectrum")
     config_fingerprint: str = column("string", "16 hex digits of the config", default="")
     code_version: str = column("string", "hubspectra version", default="")
     secs: float | None = column("float32", "s of compute", "not run")
@@ -105,14 +107,18 @@ class LayerMetrics:
     )
     esd_quantiles: tuple[float, ...] | None = column("list<float32>", "129 quantiles of log10 lambda", _ASKED)
 
-    alpha: float | None = column("float64", "tail exponent of the density, > 1", _NO_FIT)
-    alpha_stderr: float | None = column("float64", "(alpha - 1) / sqrt(n_tail)", _NO_FIT)
+    alpha: float | None = column(
+        "float64", "tail exponent of the density, > 1; any real number with tail.xmax = max", _NO_FIT
+    )
+    alpha_stderr: float | None = column(
+        "float64", "(alpha - 1) / sqrt(n_tail); with tail.xmax = max by Fisher information", _NO_FIT
+    )
     xmin: float | None = column("float64", "start of the tail, weight^2", _NO_FIT)
     xmax: float | None = column("float64", "end of the tail, weight^2", _NO_FIT)
     D_ks: float | None = column("float64", "[0,1] Kolmogorov-Smirnov distance of the tail", _NO_FIT)
     tail_decades: float | None = column("float64", "log10(xmax / xmin), > 0", _NO_FIT)
     n_tail: int | None = column("int32", "eigenvalues >= xmin, >= 10", _NO_FIT)
-    near_ties: int | None = column("int32", "candidates rounding could make xmin; 1 = certain", _NO_FIT)
+    near_ties: int | None = column("int32", "candidates rounding could make xmin; 1 = certain", _NO_HS1)
     alpha_trunc: float | None = column(
         "float64", "exponent with the tail cut at xmax", _NO_FIT + ", or no root"
     )
@@ -122,10 +128,10 @@ class LayerMetrics:
     alpha_peak_compat: float | None = column("float64", "the same, as published code does it, > 1", _ASKED)
     alpha_clipped: float | None = column("float64", "exponent after dropping outliers, > 1", _ASKED)
     num_fingers: int | None = column("int32", "outliers dropped, 0..9", _ASKED)
-    p_boot: float | None = column("float64", "[0,1] bootstrap p of the power law", _ASKED)
-    boot_reps: int | None = column("int32", "replicates, >= 1", _ASKED)
+    p_boot: float | None = column("float64", "[0,1] bootstrap p of the power law", _NO_BOOT)
+    boot_reps: int | None = column("int32", "replicates, >= 1", _NO_BOOT)
     alpha_boot_stderr: float | None = column(
-        "float64", "standard deviation of alpha over the replicates, xmin refitted, >= 0", _ASKED
+        "float64", "standard deviation of alpha over the replicates, xmin refitted, >= 0", _NO_BOOT
     )
 
     llr_exp: float | None = column("float64", "nats; > 0 favours the power law", _NO_ALT)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from schemas.config import ESTIMATOR, PROFILES, TailRules
+from schemas.config import ESTIMATOR, PROFILES, TRUNCATED_ESTIMATOR, TailRules, estimator_of
 from schemas.results import FitStatus, Spectrum, TailFit
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def fit_tail(
         profile: "default" is estimator "hs1": relative cut, two-sided KS distance, least tail of
             `rules.min_tail` points. "weightwatcher" repeats `fit_powerlaw` of WeightWatcher 0.7.7 on the
             eigenvalues as they are: absolute cut 1e-5, one-sided distance, tails of two points.
-        rules: limits of "hs1"; "weightwatcher" has its own.
+        rules: limits of "hs1"; "weightwatcher" has its own. With `xmax` "max" the power law ends at the
+            largest eigenvalue (estimator "hs1-xmax"), with its own exact search.
 
     Returns:
         A TailFit. Status of "hs1": ok, too_few_evals, no_candidate or constant; of "weightwatcher": ok
@@ -187,9 +188,11 @@ def _above(ascending: NDArray[np.float64], cut: float) -> NDArray[np.float64]:
 def _fit_hs1(evals: NDArray[np.float64], rules: TailRules, error: float) -> TailFit:
     x = above_cut(evals, rules)
     if len(x) < max(rules.min_evals, 1):
-        return TailFit(estimator=ESTIMATOR, status=FitStatus.TOO_FEW_EVALS)
+        return TailFit(estimator=estimator_of(rules), status=FitStatus.TOO_FEW_EVALS)
     if x[0] == x[-1]:
-        return TailFit(estimator=ESTIMATOR, status=FitStatus.CONSTANT)
+        return TailFit(estimator=estimator_of(rules), status=FitStatus.CONSTANT)
+    if rules.xmax == "max":
+        return _truncated_winner(_Sample.of(x, distinct=True), rules.min_tail)
     return _winner(
         _Sample.of(x, distinct=True),
         error,
@@ -251,6 +254,31 @@ def _winner(
         tail_decades=log_range / math.log(10.0),
         near_ties=near_ties,
         alpha_trunc=truncated_alpha(float(sample.excess[i]) / n_tail, log_range),
+        alpha_hill=_hill(sample),
+    )
+
+
+def _truncated_winner(sample: _Sample, min_tail: int) -> TailFit:
+    """Search the tails that end at the largest eigenvalue; see `truncated_alpha`."""
+    from scanner.spectra.truncated import closest_truncated, truncated_exponents
+
+    exponents = truncated_exponents(sample.x, sample.logs, sample.excess)
+    i, distance, _ = closest_truncated(sample.logs, exponents, min_tail=min_tail)
+    if i < 0:
+        return TailFit(estimator=TRUNCATED_ESTIMATOR, status=FitStatus.NO_CANDIDATE)
+    n_tail, log_range, b = len(sample.x) - i, -float(sample.logs[i]), float(exponents[i])
+    _, slope = _truncation_curve(abs(b) * log_range)
+    return TailFit(
+        estimator=TRUNCATED_ESTIMATOR,
+        status=FitStatus.OK,
+        alpha=1.0 + b,
+        alpha_stderr=1.0 / (log_range * math.sqrt(-slope * n_tail)),
+        xmin=float(sample.x[i]),
+        xmax=float(sample.x[-1]),
+        D_ks=distance,
+        n_tail=n_tail,
+        tail_decades=log_range / math.log(10.0),
+        alpha_trunc=1.0 + b,
         alpha_hill=_hill(sample),
     )
 

@@ -106,6 +106,7 @@ OTHERS = {
     "conv_mode": "slice",
     "method": "svd",
     "fix_fingers": "clip_xmax",
+    "xmax": "max",
 }
 
 
