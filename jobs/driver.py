@@ -20,7 +20,7 @@ from jobs.progress import Counts, Progress, placed
 from jobs.store import Store
 from jobs.worker import WorkerSettings
 from scanner.pipeline import fail_unit
-from schemas.config import ESTIMATOR, ScanConfig, WorkLimits, code_version
+from schemas.config import ScanConfig, WorkLimits, code_version, estimator_of
 from schemas.events import (
     Command,
     Commit,
@@ -235,7 +235,7 @@ class _Scan:
             config_fingerprint=config.fingerprint(),
             config_json=config.to_json(),
             code_version=code_version(),
-            estimator=ESTIMATOR,
+            estimator=estimator_of(config.tail),
             hub_endpoint=self._request.endpoint,
             schema_version=SCHEMA_VERSION,
             started_at=datetime.now(UTC),

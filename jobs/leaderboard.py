@@ -22,6 +22,7 @@ SQL_VIEWS = (
     "load_temperature",
     "correlation_flow",
     "weightwatcher",
+    "nlp_metrics",
 )
 """In the order of their definition: a view may read those before it."""
 
