@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from scanner.diagnosis.flags import layer_findings
-from scanner.layer import measure
+from scanner.layer import measure, spectrum_of
 from scanner.spectra import eigen
 from scanner.spectra.curve import DistanceCurve, distance_curve
 from scanner.spectra.opinion import SecondOpinion, second_opinion
@@ -47,7 +47,7 @@ def explain(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig) -> Expla
     config = with_every_stage(config)
     row = measure(ref, weights, config)
     method = "svd" if row.spectrum_method == "svd_f64" else "gram"
-    spectrum = eigen.solve(weights, method=method, block=config.spectrum.block)
+    spectrum = spectrum_of(weights, config, method=method)
     tail = fit_tail(spectrum, rules=config.tail)
     return Explanation(
         row=row,

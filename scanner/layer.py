@@ -1,5 +1,6 @@
 """One matrix -> one row of `layers`: the science composed, without I/O."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from time import perf_counter
 from typing import Any
@@ -12,6 +13,7 @@ from scanner.spectra.bootstrap import bootstrap_p
 from scanner.spectra.bulk import BulkFit, fit_bulk
 from scanner.spectra.erg import fit_erg
 from scanner.spectra.estimators import farms_alpha, fit_clipped, fit_peak
+from scanner.spectra.fourier import fourier_spectrum
 from scanner.spectra.metrics import Norms, alpha_weighted, log_alpha_norm, norms
 from scanner.spectra.moments import Moments, MomentsAccumulator
 from scanner.spectra.null import NullFit, compare_to_null, null_seed, randomised
@@ -23,9 +25,19 @@ from scanner.spectra.weightwatcher import compat_row, ww_has_row, ww_sides
 from schemas.config import ESTIMATOR, ScanConfig, code_version, estimator_of
 from schemas.errors import NumericsError
 from schemas.refs import MatrixRef
-from schemas.results import BlockStatus, FailureKind, FitStatus, Role, RowStatus, Spectrum, TailFit
+from schemas.results import (
+    BlockStatus,
+    FailureKind,
+    FitStatus,
+    FloatArray,
+    Role,
+    RowStatus,
+    Spectrum,
+    TailFit,
+)
 from schemas.rows import LayerMetrics
 
+_MOST_FOURIER_AXES = 4
 _UNCOUNTED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LM_HEAD, Role.LORA})
 
 
@@ -83,7 +95,7 @@ def place(ref: MatrixRef, config: ScanConfig) -> LayerMetrics:
         dtype=tensor.dtype,
         quant_method=ref.quant_method,
         shape=tensor.shape,
-        conv_mode=_conv_mode(ref),
+        conv_mode=_conv_mode(ref, config),
         config_fingerprint=config.fingerprint(),
         code_version=code_version(),
         status=RowStatus.SKIPPED if ref.skip else RowStatus.OK,
@@ -101,22 +113,42 @@ def _sides(ref: MatrixRef) -> dict[str, Any]:
     return {"N": n, "M": m, "Q": n / m, "kernel_size": kernel}
 
 
-def _conv_mode(ref: MatrixRef) -> str | None:
+def _conv_mode(ref: MatrixRef, config: ScanConfig) -> str | None:
     if len(ref.shape) > 2:
-        return "pool" if ref.slice_id is None else "slice"
+        pooled = "fft" if _transformed(ref.shape, config) else "pool"
+        return pooled if ref.slice_id is None else "slice"
     of_conv = ref.role is Role.CONV or (ref.lora is not None and len(ref.tensor.shape) > 2)
     return "flatten" if of_conv else None
+
+
+def _transformed(shape: tuple[int, ...], config: ScanConfig) -> bool:
+    """Whether a convolution is seen as the map it is, not as its slices."""
+    return config.matrices.conv_mode == "fft" and 2 < len(shape) <= _MOST_FOURIER_AXES
+
+
+def spectrum_of(
+    weights: eigen.Weights,
+    config: ScanConfig,
+    *,
+    method: str | None = None,
+    device: str = "cpu",
+    observe: Callable[[FloatArray], None] = lambda _: None,
+) -> Spectrum:
+    """The eigenvalues of one row as `config` wants them; see `spectra.eigen.solve`."""
+    rules = config.spectrum
+    if _transformed(weights.shape, config):
+        return fourier_spectrum(weights, method=method or rules.method, observe=observe)
+    return eigen.solve(
+        weights, method=method or rules.method, device=device, block=rules.block, observe=observe
+    )
 
 
 def _spectrum(
     weights: eigen.Weights, config: ScanConfig, device: str, method: str | None = None
 ) -> tuple[Moments, Spectrum]:
     entries = MomentsAccumulator()
-    rules = config.spectrum
     try:
-        spectrum = eigen.solve(
-            weights, method=method or rules.method, device=device, block=rules.block, observe=entries.add
-        )
+        spectrum = spectrum_of(weights, config, method=method, device=device, observe=entries.add)
     except NumericsError as error:
         if error.kind is FailureKind.OUT_OF_MEMORY and device != "cpu":
             return _spectrum(weights, config, "cpu", method)
@@ -227,7 +259,7 @@ def _shapes(weights: eigen.Weights, spectrum: Spectrum, tail: TailFit, config: S
     found: dict[str, Any] = {}
     if config.stages.quantiles:
         found["esd_quantiles"] = esd_quantiles(spectrum.evals, config.tail)
-    if config.stages.vectors and tail.xmin is not None:
+    if config.stages.vectors and tail.xmin is not None and not _transformed(weights.shape, config):
         found |= asdict(vector_entropies(weights, tail.xmin))
     return found
 
@@ -245,7 +277,7 @@ def _null(
     if not config.stages.null_model:
         return {"null_status": BlockStatus.OFF}
     seed = _seed(ref, config)
-    shuffled = eigen.solve(randomised(weights, seed), block=config.spectrum.block)
+    shuffled = spectrum_of(randomised(weights, seed), config, method="gram")
     fit = compare_to_null(spectrum, shuffled, moments, config.bulk)
     known = {"rand_seed": seed} if fit.status == BlockStatus.OK else {}
     return {"null_status": fit.status} | known | _columns(fit)
@@ -253,7 +285,7 @@ def _null(
 
 def _weightwatcher(ref: MatrixRef, spectrum: Spectrum, config: ScanConfig) -> dict[str, Any]:
     shape, pool = ref.tensor.shape, ref.slice_id is None
-    if config.profile != "weightwatcher" or ref.shape != shape:
+    if config.profile != "weightwatcher" or ref.shape != shape or _transformed(shape, config):
         return {}
     if not ww_has_row(shape, ref.tensor.name, pool=pool):
         return {}

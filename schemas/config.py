@@ -17,7 +17,7 @@ ProfileName = Literal["default", "full", "weightwatcher"]
 PROFILES: tuple[ProfileName, ...] = ("default", "full", "weightwatcher")
 
 FixFingers = Literal["off", "clip_xmax", "xmin_peak"]
-ConvMode = Literal["pool", "slice", "flatten"]
+ConvMode = Literal["pool", "slice", "flatten", "fft"]
 
 Count = Annotated[int, Ge(1)]
 """A number that a TOML file may not set below one."""
@@ -31,9 +31,10 @@ class MatrixRules:
 
     min_side: short side below which a matrix has no spectral row. min_evals: least number of
     eigenvalues of a row. max_evals_exact: largest short side solved exactly. conv_mode: pool (all
-    kernel slices in one row), slice (a row each), flatten (out x in*k). depthwise: analyse them too.
-    as_stored: a row for every tensor as it is in the file: fused tensors whole, LoRA factors apart, tied
-    copies too.
+    kernel slices in one row), slice (a row each), flatten (out x in*k), fft (the convolution as a linear map
+    on a periodic 32 x 32 grid; about 500 times the work of a slice, which forecasts do not count; 3-D
+    kernels are pooled). depthwise: analyse them too. as_stored: a row for every tensor as it is in the file:
+    fused tensors whole, LoRA factors apart, tied copies too.
     """
 
     min_side: Count = 8

@@ -58,7 +58,7 @@ class LayerMetrics:
     M: int | None = column("int64", "shorter side, >= 1", "not a matrix")
     Q: float | None = column("float64", "N / M, >= 1", "not a matrix")
     kernel_size: int | None = column("int32", "slices pooled; 1 for a plain matrix", "not a matrix")
-    conv_mode: str | None = column("string", "pool, slice, flatten", "not a convolution")
+    conv_mode: str | None = column("string", "pool, slice, flatten, fft", "not a convolution")
     w_scale: float = column("float64", "factor applied to the weights; 1", default=1.0)
     num_evals: int | None = column("int32", "eigenvalues, >= 0", "no spectrum")
     spectrum_method: str | None = column("string", "gram_f64, svd_f64, gram_f32, lora_qr", "no spectrum")

@@ -260,7 +260,7 @@ def _squeezed(row: MatrixRef) -> MatrixRef:
 
 def _conv_mode(row: MatrixRef, rules: MatrixRules) -> Iterator[MatrixRef]:
     depthwise = row.shape[1] == 1 and not rules.depthwise
-    if rules.conv_mode == "pool" or depthwise:
+    if rules.conv_mode in ("pool", "fft") or depthwise:
         yield row
     elif rules.conv_mode == "flatten":
         yield replace(row, shape=(row.shape[0], prod(row.shape[1:])))
