@@ -71,6 +71,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "peak": ({"fix_fingers": "xmin_peak"}, ("name", "alpha", "status")),
     "detx": ({"detX": True}, ("name", "detX_num", "ERG_gap", "detX_val", "detX_val_unrescaled")),
     "vectors": ({"vectors": True}, ("name", "xmin", "tail_mean_vec_entropy", "bulk_mean_vec_entropy")),
+    "fft": ({"conv2d_fft": True}, ("name", "num_evals", "norm", "sv_max")),
     "slice": ({"pool": False}, ("slice_id", *COLUMNS)),
 }
 

@@ -107,6 +107,23 @@ def test_detx(synthetic: Path, tmp_path: Path) -> None:
     assert differences(golden, rows_of(tmp_path / "lake", PROFILE, synthetic)) == []
 
 
+def test_weightwatchers_fft_is_of_real_parts_and_of_each_channel_pair() -> None:
+    """Why conv_mode fft does not repeat its numbers: they are not singular values of the convolution.
+
+    It transforms in float32, hence the tolerance.
+    """
+    golden, state = load("weightwatcher_synthetic_fft"), tensors()
+    for name in ("conv_3x3_stem", "conv_2x2_wide", "conv_3x3_wide", "conv_depthwise"):
+        kernel = state[f"{name}.weight"].astype(np.float64)
+        grids = np.fft.fft2(kernel, (32, 32)).real * np.sqrt(0.5)
+        kept = min(kernel.shape[2:]) * kernel.shape[0] * kernel.shape[1]
+        sigma = np.sort(np.linalg.svd(grids, compute_uv=False), axis=None)[-kept:]
+        theirs = golden.layers[name]
+        assert (len(sigma), sigma[-1]) == (theirs["num_evals"], pytest.approx(theirs["sv_max"], rel=1e-6))
+        assert (sigma**2).sum() == pytest.approx(theirs["norm"], rel=1e-6)
+        assert theirs["norm"] < 0.75 * 1024 * (kernel**2).sum() / 2
+
+
 def test_vector_entropies() -> None:
     """WeightWatcher rounds the eigenvalue at xmin to either side, and takes a square's left vectors."""
     golden, state = load("weightwatcher_synthetic_vectors"), tensors()
