@@ -142,7 +142,7 @@ def compat_row(
         ww_xmin=fit.xmin,
         ww_xmax=fit.xmax,
         ww_D=fit.D_ks,
-        ww_sigma=_sigma(fit, evals),
+        ww_sigma=fit.alpha_stderr if fix_fingers == "xmin_peak" else _sigma(fit, evals),
         ww_num_pl_spikes=None if fit.xmin is None else int(np.count_nonzero(evals >= fit.xmin)),
         ww_rank_loss=sum(len(one) - _rank(one, N) for one in sigma),
         ww_weak_rank_loss=int(np.count_nonzero(evals < _WEAK_RANK_EVAL)),

@@ -2,7 +2,8 @@
 -- convolution are halved, those of a slice multiplied by half the number of slices; a failed fit is -1 and
 -- "over-trained", as there). num_fingers and raw_alpha are those of fix_fingers = 'clip_xmax'. What WeightWatcher
 -- draws unseeded or fits by brute force has our own rules under its names: num_spikes .. bulk_max (mp_fit),
--- max_rand_eval .. num_traps (randomize, stage null_model) and the vec_entropy columns (stage vectors).
+-- max_rand_eval .. num_traps (randomize, stage null_model) and the vec_entropy columns (stage vectors). Here bulk_max
+-- is over the mean eigenvalue and sigma_mp in weight units; WeightWatcher has bulk_max in weight^2 and sigma_mp bare.
 SELECT
     repo_id, revision, component,
     matrix_index AS layer_id,

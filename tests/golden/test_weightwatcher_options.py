@@ -107,6 +107,34 @@ def test_detx(synthetic: Path, tmp_path: Path) -> None:
     assert differences(golden, rows_of(tmp_path / "lake", PROFILE, synthetic)) == []
 
 
+def test_what_weightwatcher_draws_or_searches_is_ours_under_its_names(
+    synthetic: Path, tmp_path: Path
+) -> None:
+    config = replace(PROFILE, stages=Stages(null_model=True, vectors=True))
+    ours = rows_of(tmp_path / "lake", config, synthetic)
+    stored = ask(tmp_path / "lake", "SELECT * FROM layers WHERE ww_status IS NOT NULL").to_pylist()
+    with_null = [row for row in stored if row["null_status"] == "ok" and row["bulk_status"] == "ok"]
+    assert {len(row["shape"]) for row in with_null} == {2, 4}
+    for row in with_null:
+        view = ours[row["tensor"].removesuffix(".weight")]
+        scale = 0.5 if len(row["shape"]) == 4 else 1.0
+        mean = row["N"] if scale < 1 else row["norm"] / row["num_evals"]
+        expected = {
+            "num_spikes": row["num_spikes"],
+            "mp_softrank": row["mp_softrank"],
+            "sigma_mp": row["sigma2_mp"] ** 0.5,
+            "bulk_max": row["lambda_plus"] / mean,
+            "max_rand_eval": row["rand_lambda_max"] * scale,
+            "ww_softrank": row["rand_softrank"],
+            "ww_maxdist": (row["lambda_max"] - row["rand_lambda_max"]) * scale,
+            "rand_distance": row["rand_distance_ww"],
+            "num_traps": row["num_traps"],
+            "tail_mean_vec_entropy": row["vec_entropy_tail"],
+            "bulk_mean_vec_entropy": row["vec_entropy_bulk"],
+        }
+        assert {name: view[name] for name in expected} == pytest.approx(expected, rel=1e-12)
+
+
 def test_weightwatchers_fft_is_of_real_parts_and_of_each_channel_pair() -> None:
     """Why conv_mode fft does not repeat its numbers: they are not singular values of the convolution.
 
