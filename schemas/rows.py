@@ -193,18 +193,24 @@ class LayerMetrics:
 
     ww_status: str | None = column("string", "success, failed", _NO_WW)
     ww_alpha: float | None = column("float64", "> 1", _NO_WW + ", or failed")
-    ww_xmin: float | None = column("float64", "weight^2, conv halved", _NO_WW + ", or failed")
-    ww_xmax: float | None = column("float64", "weight^2, conv halved", _NO_WW + ", or failed")
+    ww_xmin: float | None = column(
+        "float64", "weight^2, conv times 1/2, a slice times rf/2", _NO_WW + ", or failed"
+    )
+    ww_xmax: float | None = column(
+        "float64", "weight^2, conv times 1/2, a slice times rf/2", _NO_WW + ", or failed"
+    )
     ww_D: float | None = column("float64", "[0,1]", _NO_WW + ", or failed")
     ww_sigma: float | None = column("float64", "> 0", _NO_WW + ", or failed")
     ww_num_pl_spikes: int | None = column("int32", ">= 0", _NO_WW + ", or failed")
     ww_rank_loss: int | None = column("int32", ">= 0", _NO_WW)
     ww_weak_rank_loss: int | None = column("int32", ">= 0", _NO_WW)
     ww_matrix_rank: int | None = column("int32", ">= 0", _NO_WW)
-    ww_sv_min: float | None = column("float64", "weight units, conv times sqrt(1/2)", _NO_WW)
+    ww_sv_min: float | None = column(
+        "float64", "weight units, conv times sqrt(1/2), a slice times sqrt(rf/2)", _NO_WW
+    )
     ww_entropy: float | None = column("float64", "[0,1]", _NO_WW)
     ww_detX_num: int | None = column("int32", "0..num_evals", _NO_WW)
-    ww_detX_val: float | None = column("float64", "weight^2, conv halved", _NO_WW)
+    ww_detX_val: float | None = column("float64", "weight^2, conv times 1/2, a slice times rf/2", _NO_WW)
     ww_num_fingers: int | None = column("int32", "0..8, WeightWatcher's count", _NO_CLIP)
     ww_raw_alpha: float | None = column("float64", "> 1, before clipping", _NO_CLIP + ", or failed")
 

@@ -41,7 +41,8 @@ SELECT
     ww_detX_val * num_evals / (norm * scale) AS detX_val_unrescaled,
     num_spikes, mp_softrank,
     sqrt(sigma2_mp) AS sigma_mp,
-    CASE WHEN kernel_size = 1 THEN lambda_plus * num_evals / norm ELSE lambda_plus / N END AS bulk_max,
+    CASE WHEN len(shape) = 4 AND slice_id IS NULL THEN lambda_plus / N ELSE lambda_plus * num_evals / norm END
+        AS bulk_max,
     rand_lambda_max * scale AS max_rand_eval,
     rand_softrank AS ww_softrank,
     (lambda_max - rand_lambda_max) * scale AS ww_maxdist,

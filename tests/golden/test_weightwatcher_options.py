@@ -111,10 +111,16 @@ def test_what_weightwatcher_draws_or_searches_is_ours_under_its_names(
     synthetic: Path, tmp_path: Path
 ) -> None:
     config = replace(PROFILE, stages=Stages(null_model=True, vectors=True))
-    ours = rows_of(tmp_path / "lake", config, synthetic)
+    pointwise = tmp_path / "ww" / "pointwise"
+    pointwise.mkdir(parents=True)
+    entries = np.random.default_rng(0).standard_normal((80, 64, 1, 1)).astype(np.float32)
+    save_file({"pointwise.weight": 0.1 * entries}, pointwise / "model.safetensors")
+    ours = rows_of(tmp_path / "lake", config, synthetic, pointwise)
     stored = ask(tmp_path / "lake", "SELECT * FROM layers WHERE ww_status IS NOT NULL").to_pylist()
     with_null = [row for row in stored if row["null_status"] == "ok" and row["bulk_status"] == "ok"]
-    assert {len(row["shape"]) for row in with_null} == {2, 4}
+    assert {"pointwise.weight", "conv_3x3_wide.weight", "dense_tall.weight"} <= {
+        row["tensor"] for row in with_null
+    }
     for row in with_null:
         view = ours[row["tensor"].removesuffix(".weight")]
         scale = 0.5 if len(row["shape"]) == 4 else 1.0
