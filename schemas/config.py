@@ -89,7 +89,7 @@ class Stages:
     estimators: alpha from the histogram's peak, without outliers, and of square windows. null_model: one
     permutation of the entries (a second spectrum). bootstrap: replicates of the tail for p_boot and
     alpha_boot_stderr, 0 is off. quantiles: the spectrum as 129 numbers (free). vectors: entropies of the
-    singular vectors (eigenvectors cost seven times the eigenvalues; off in every profile). seed: decides
+    singular vectors (two to four times a spectrum; off in every profile). seed: decides
     every random draw, with the row's place.
     """
 
