@@ -27,10 +27,10 @@ def vector_entropies(weights: Weights, xmin: float) -> VectorFit:
     Shapes: (r, c), or (o, i, k...) whose prod(k) slices are taken one by one and pooled; a right singular
     vector has the length of the short side. Entropy of v: -sum p ln p, p the shares of 100 equal bins of |v|
     over [min, max] (subtracting mean |v| moves no entry to another bin). `xmin`: unit weight^2. Vectors of
-    equal eigenvalues are one basis of many, so their entropies are not unique. Cost: eigenvectors, two
-    to four times a Gram spectrum (measured), a float64 copy of the weights and 16 M^2 bytes. Raises NumericsError
-    (nonfinite, eigensolver_error). Source: the discrete vector entropy of WeightWatcher 0.7.7 without its
-    added 1e-10.
+    equal eigenvalues are one basis of many, so their entropies are not unique. Cost: eigenvectors, two to
+    four times a Gram spectrum (measured), a float64 copy of the weights and 16 M^2 bytes. Raises
+    NumericsError (nonfinite, eigensolver_error). Source: the discrete vector entropy of WeightWatcher 0.7.7
+    without its added 1e-10.
     """
     entries = weights.block(slice(None), slice(None))
     slices = entries.reshape(*entries.shape[:2], -1).transpose(2, 0, 1)
