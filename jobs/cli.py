@@ -97,6 +97,9 @@ def scan(targets: tuple[str, ...], **options: Any) -> int:
     laid out owner/name, or a huggingface cache. Run it again to go on where it stopped: finished models
     are not read again, failed ones are tried again.
 
+    A fine-tune is also compared with the base that its card names, which is read too: see the views
+    fine_tunes and flags. `base = "off"` under [stages] of --config leaves that out.
+
     A token is taken from HF_TOKEN or `hf auth login`, for gated and private models and for higher limits.
 
     \b
@@ -249,6 +252,48 @@ def flags(
     emit(questions.flags(lake, kind, repo, limit, _brief(form, output)), form, output)
 
 
+@cli.command()
+@click.argument("base", metavar="BASE")
+@click.argument("fine_tune", metavar="FINE_TUNE")
+@click.option(
+    "--lake",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the rows in this lake too.  [default: nothing is kept]",
+)
+@click.option(
+    "--endpoint", envvar="HF_ENDPOINT", default="https://huggingface.co", show_default=True, help="Hub."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--profile", type=click.Choice(["default", "full", "weightwatcher"]), default="default", show_default=True
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="TOML with overrides of any rule or threshold.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@_output_options
+@_limit_option(1000)
+def compare(base: str, fine_tune: str, form: str | None, output: Path | None, **options: Any) -> int:
+    """Hold a fine-tune against its base, layer by layer, the worst first.
+
+    Each is owner/name, owner/name@revision, a model's folder or a .safetensors file. Layers are paired by
+    name and shape. rel_delta is the change over the base's norm, d_scale the log10 change of the largest
+    eigenvalue, d_alpha that of alpha, overlap the share of the ten leading directions that is left, z how
+    far d_scale lies from the other layers'. (A scan does the same with the base that a model's card names;
+    then see the views fine_tunes and flags.)
+
+    \b
+    Exit codes: 0 compared; 3 something failed (named); 1 your input; 2 usage.
+    Example: hubspectra compare owner/base owner/tuned --format csv
+    """  # noqa: D301
+    from jobs.comparing import compare as run
+
+    return run(base, fine_tune, form=form, output=output, brief=_brief(form, output), **options)
+
+
 @cli.command("correlate")
 @click.argument("metric")
 @click.argument("score")
@@ -292,7 +337,7 @@ def sql(query: str | None, lake: Path, form: str | None, output: Path | None, pr
 
     \b
     Views: layers, repositories, failures, runs (as stored);
-           models, leaderboard, flags, history, universality, correlation_flow, load_temperature,
+           models, leaderboard, flags, fine_tunes, history, universality, correlation_flow, load_temperature,
            strata, anomalies, configs, weightwatcher (derived).
     Example: hubspectra sql "SELECT role, median(alpha) FROM layers GROUP BY role"
     QUERY may be - for standard input.

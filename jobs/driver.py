@@ -65,7 +65,7 @@ class Executor(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One scan as asked for."""
+    """One scan as asked for; `base` is what its targets are compared with, in place of their cards' bases."""
 
     targets: tuple[Target, ...]
     lake: Path
@@ -77,17 +77,19 @@ class Request:
     ray_address: str | None = None
     endpoint: str = "https://huggingface.co"
     token: str | bool | None = None
+    base: Target | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """How a scan ended: its run row, the counts, and every failure it met."""
+    """How a scan ended: its run row, the counts, every failure it met, and the commits that it holds now."""
 
     run: RunRow
     counts: Counts
     failures: tuple[Failure, ...]
     stopped: bool
     engine: str
+    refs: tuple[RepoRef, ...] = ()
 
 
 def run_scan(request: Request, progress: Progress) -> Summary:
@@ -102,6 +104,7 @@ def run_scan(request: Request, progress: Progress) -> Summary:
         device=request.device,
         endpoint=request.endpoint,
         token=_token(request),
+        base=request.base,
     )
     with ExitStack() as stack:
         store = stack.enter_context(Store.writing(request.lake))
@@ -123,6 +126,7 @@ class _Scan:
         )
         self._failures: list[Failure] = []
         self._held: list[UnitResult] = []
+        self._refs: list[RepoRef] = []
         self._stopped = False
         self._started = time.monotonic()
         self.counts = Counts(repos=len(request.targets))
@@ -154,6 +158,7 @@ class _Scan:
             failures=tuple(self._failures),
             stopped=self._stopped,
             engine=executor.name,
+            refs=tuple(self._refs),
         )
 
     def plan_first(self, executor: Executor, count: int) -> float:
@@ -204,8 +209,9 @@ class _Scan:
 
     def _skip(self, target: Target, ref: RepoRef) -> None:
         """A model that is done stays done, and what was wrong with it stays said."""
+        self._refs.append(ref)
         self._store.record(target.part_key, [], self.scan_id)
-        failures = self._store.unresolved(ref, self._request.config)
+        failures = [f for f in self._store.unresolved(ref, self._request.config) if not f.only_of_base]
         self._failures += failures
         self.counts.repos_done += 1
         self.counts.repos_done_before += 1
@@ -216,15 +222,17 @@ class _Scan:
         given_up = [fail_unit(unit, failure, config) for unit, failure in commit.given_up]
         rows, failures = self._store.commit(commit.plan, [*self._held, *given_up], config, self.scan_id)
         self._held.clear()
+        self._refs.append(commit.plan.ref)
         self._store.record(commit.target.part_key, [], self.scan_id)
         counts = self.counts
         counts.ok += sum(row.status == RowStatus.OK for row in rows)
         counts.skipped += sum(row.status == RowStatus.SKIPPED for row in rows)
         counts.failed += sum(row.status == RowStatus.FAILED for row in rows)
+        own = [failure for failure in failures if not failure.only_of_base]
         counts.repos_done += 1
-        counts.repos_ok += not failures
-        counts.repos_failed += bool(failures)
-        self._failures += failures
+        counts.repos_ok += not own
+        counts.repos_failed += bool(own)
+        self._failures += own
         for failure in failures:
             self._progress.note(placed(failure))
 
@@ -270,7 +278,8 @@ def _token(request: Request) -> str | bool | None:
 
     Raises ConfigError where no hub can be asked with this endpoint and token.
     """
-    if all(target.root is not None for target in request.targets):
+    places = [*request.targets, *([request.base] if request.base else [])]
+    if all(target.root is not None for target in places):
         return request.token
     from scanner.sources.hub import HubSource, stored_token
 

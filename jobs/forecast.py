@@ -22,7 +22,10 @@ _HELD = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """One target: `mbytes` to read, rows to analyse and to skip, seconds of one core, memory of a worker."""
+    """One target: `mbytes` to read, rows to analyse and to skip, seconds of one core, memory of a worker.
+
+    `base` is the commit that its rows will be compared with, or why there is none to be had.
+    """
 
     target: str
     repo_id: str | None = None
@@ -33,6 +36,7 @@ class Forecast:
     mbytes: float = 0.0
     core_seconds: float = 0.0
     peak_mbytes: float = 0.0
+    base: str | None = None
     problem: str | None = None
 
 
@@ -43,7 +47,11 @@ def forecast(request: Request) -> tuple[Forecast, ...]:
     them. A target that cannot be planned carries its problem.
     """
     settings = WorkerSettings(
-        config=request.config, limits=request.limits, endpoint=request.endpoint, token=request.token
+        config=request.config,
+        limits=request.limits,
+        endpoint=request.endpoint,
+        token=request.token,
+        base=request.base,
     )
     worker, speed = Worker(settings), machine_factor()
     try:
@@ -81,7 +89,7 @@ def _forecast(worker: Worker, target: Target, request: Request, speed: float) ->
 
 def _of_plan(target: Target, plan: RepoPlan, request: Request, speed: float) -> Forecast:
     rows = [row for unit in plan.units for row in unit.matrices]
-    held = max((row.nbytes for row in rows), default=0)
+    held = max((row.pair_bytes for row in rows), default=0)
     peak = max((peak_bytes(row, request.config.spectrum.block) for row in rows), default=0)
     return Forecast(
         target=str(target),
@@ -93,9 +101,16 @@ def _of_plan(target: Target, plan: RepoPlan, request: Request, speed: float) -> 
         mbytes=round(sum(unit.nbytes for unit in plan.units) / 1e6, 3),
         core_seconds=round(sum(unit.cost for unit in plan.units) * speed, 3),
         peak_mbytes=round((peak + _HELD * held) / 1e6, 1),
+        base=_base(plan),
         problem="; ".join(_problems(plan)) or None,
     )
 
 
 def _problems(plan: RepoPlan) -> Iterator[str]:
-    return (f"{failure.kind}: {failure.message}" for failure in plan.failures)
+    return (f"{failure.kind}: {failure.message}" for failure in plan.failures if not failure.only_of_base)
+
+
+def _base(plan: RepoPlan) -> str | None:
+    reasons = (f"{failure.kind}: {failure.message}" for failure in plan.failures if failure.only_of_base)
+    bases = (str(row.base.repo) for unit in plan.units for row in unit.matrices if row.base.repo)
+    return next(bases, next(reasons, None))

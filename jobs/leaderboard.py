@@ -17,6 +17,7 @@ SQL_VIEWS = (
     "models",
     "leaderboard",
     "flags",
+    "fine_tunes",
     "history",
     "universality",
     "load_temperature",

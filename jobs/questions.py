@@ -10,8 +10,8 @@ from schemas.results import FlagKind
 _SEVERITY = """
 CASE
     WHEN status = 'failed' THEN 0
-    WHEN list_has_any(flags, ['zero_matrix', 'scale_outlier', 'rank_collapse']) THEN 1
-    WHEN list_has_any(flags, ['under_trained', 'over_trained', 'random_like']) THEN 2
+    WHEN list_has_any(flags, ['zero_matrix', 'scale_outlier', 'scale_collapse', 'rank_collapse']) THEN 1
+    WHEN list_has_any(flags, ['ft_unstable', 'under_trained', 'over_trained', 'random_like']) THEN 2
     WHEN list_has_any(flags, ['no_tail']) THEN 3
     WHEN list_has_any(flags, ['fit_unreliable']) THEN 4
     WHEN status = 'ok' THEN 5
@@ -19,8 +19,9 @@ CASE
 END"""
 
 _RANK_OF_FLAG = (
-    "list_position(['untrained_like', 'nonfinite', 'zero_matrix', 'scale_outlier', 'rank_collapse', "
-    "'correlation_trap', 'over_trained', 'under_trained', 'erg_violated', 'random_like'], flag)"
+    "list_position(['untrained_like', 'ft_noop', 'scale_shift', 'nonfinite', 'zero_matrix', "
+    "'scale_collapse', 'scale_outlier', 'rank_collapse', 'ft_unstable', 'correlation_trap', "
+    "'over_trained', 'under_trained', 'erg_violated', 'random_like'], flag)"
 )
 
 STRATUM = "stratum"

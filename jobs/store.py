@@ -234,7 +234,7 @@ def _completed(
     own = [row for row in rows if row.component == about.component]
     mine = {m.index for u in plan.units for m in u.matrices if m.component == about.component and not m.skip}
     sizes = {
-        (m.tensor.file.path, m.start): m.nbytes for u in plan.units for m in u.matrices if m.index in mine
+        (m.tensor.file.path, m.start): m.pair_bytes for u in plan.units for m in u.matrices if m.index in mine
     }
     return replace(
         about,

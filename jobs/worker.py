@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from threadpoolctl import threadpool_limits
 
-from scanner.pipeline import failure_of, plan_repository, run_unit
+from scanner.bases import Bases
+from scanner.pipeline import failure_of, run_unit
 from scanner.sources.base import Source
 from scanner.sources.targets import open_source
 from schemas.config import ScanConfig, WorkLimits
@@ -17,13 +18,17 @@ from schemas.work import Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """Everything a worker is told once. The token is kept out of its repr."""
+    """Everything a worker is told once. The token is kept out of its repr.
+
+    `base` is what every target is compared with; None leaves it to their cards.
+    """
 
     config: ScanConfig
     limits: WorkLimits
     device: str = "cpu"
     endpoint: str | None = None
     token: str | bool | None = field(default=None, repr=False)
+    base: Target | None = None
 
 
 class Worker:
@@ -32,6 +37,7 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._hub: Source | None = None
+        self._bases = Bases(self._source, settings.config, settings.base)
 
     def run(self, job: Job) -> Event:
         """Do the job; whatever goes wrong comes back as Failed."""
@@ -55,11 +61,12 @@ class Worker:
                 return Pinned(job, source.repository(target.repo_id, target.revision))
             case PlanJob(target=target, repository=repository):
                 origin = "local" if target.root is not None else settings.endpoint or ""
-                plan = plan_repository(source, repository, settings.config, settings.limits, origin)
+                plan = self._bases.plan(source, target, repository, settings.limits, origin)
                 return Planned(job, plan)
-            case UnitJob(unit=unit):
+            case UnitJob(target=target, unit=unit):
+                bases = self._bases.source(target, unit)
                 with threadpool_limits(limits=1):
-                    return Scanned(job, run_unit(source, unit, settings.config, settings.device))
+                    return Scanned(job, run_unit(source, unit, settings.config, settings.device, bases))
 
     def _source(self, target: Target) -> Source:
         """The hub's source is kept, with its connections; a local one holds nothing."""

@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scanner.api import Matrix, read_matrices, scan, spectrum
+    from scanner.api import Matrix, compare, read_matrices, scan, spectrum
     from scanner.spectra.tailfit import fit_tail
 
-__all__ = ["Matrix", "fit_tail", "read_matrices", "scan", "spectrum"]
+__all__ = ["Matrix", "compare", "fit_tail", "read_matrices", "scan", "spectrum"]
 
 _HOMES = {"fit_tail": "scanner.spectra.tailfit"} | dict.fromkeys(
-    ("Matrix", "read_matrices", "scan", "spectrum"), "scanner.api"
+    ("Matrix", "compare", "read_matrices", "scan", "spectrum"), "scanner.api"
 )
 
 

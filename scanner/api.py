@@ -1,9 +1,12 @@
 """The science in a notebook: matrices, spectra, fits and whole scans without Ray or a lake."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scanner.bases import Bases
 from scanner.diagnosis.flags import judge
 from scanner.pipeline import plan_repository, read_row, scan_unit
 from scanner.sources.base import Source
@@ -97,9 +100,29 @@ def scan(
     """
     config = config or profile_config(profile)
     for source, where in _opened(target, **options):
-        plan = _planned(source, where, config)
-        outcomes = (out for unit in plan.units for out in scan_unit(source, unit, config, device))
-        yield from judge([out for out in outcomes if isinstance(out, LayerMetrics)], config.thresholds)
+        yield from _scanned(source, where, config, device, partial(_sibling, source, **options))
+
+
+def compare(
+    base: str | Path | StateDict,
+    fine_tune: str | Path | StateDict,
+    profile: str = "default",
+    *,
+    config: ScanConfig | None = None,
+    device: str = "cpu",
+    **options: Any,
+) -> tuple[LayerMetrics, ...]:
+    """Rows of a fine-tune, each held against the matrix of that name in `base`, judged.
+
+    Both may be a path, a hub repository (owner/name@revision) or a state dict; neither's card is asked. See
+    rel_delta, d_alpha, d_log_spectral_norm, subspace_overlap10, base_status and findings of the rows. Raises
+    ScanError when either can't be read, ValueError when one names several models.
+    """
+    config = config or profile_config(profile)
+    with ExitStack() as stack:
+        source, where = _the_one(fine_tune, stack, options)
+        other, there = _the_one(base, stack, options)
+        return tuple(_scanned(source, where, config, device, lambda _: other, given=there))
 
 
 class _StoredArray:
@@ -116,9 +139,51 @@ class _StoredArray:
         return decode.to_float64(self._array[rows, columns], self._dtype)
 
 
+def _scanned(
+    source: Source,
+    where: Target,
+    config: ScanConfig,
+    device: str,
+    open_base: Callable[[Target], Source],
+    given: Target | None = None,
+) -> tuple[LayerMetrics, ...]:
+    """All rows of one repository, its base's weights read through `open_base`, judged."""
+    bases = Bases(open_base, config, given)
+    plan = _sound(bases.plan(source, where, source.repository(where.repo_id, where.revision)))
+    outcomes = (
+        out
+        for unit in plan.units
+        for out in scan_unit(source, unit, config, device, bases.source(where, unit))
+    )
+    return judge([out for out in outcomes if isinstance(out, LayerMetrics)], config.thresholds)
+
+
+def _sibling(source: Source, where: Target, **options: Any) -> Source:
+    """Where a base named by a card is read: beside a local model, or on the hub that `source` reads."""
+    return source if where.root is None else open_source(where, **options)
+
+
+def _the_one(
+    target: str | Path | StateDict, stack: ExitStack, options: Mapping[str, Any]
+) -> tuple[Source, Target]:
+    """The source and the target of a model that is one, closed with `stack`."""
+    if isinstance(target, Mapping):
+        return MemorySource(target), Target(repo_id="memory/state_dict")
+    found = parse_targets([str(target)])
+    if len(found) != 1:
+        raise ValueError(f"{target} holds {len(found)} models; name one of them")
+    source = open_source(found[0], **options)
+    stack.callback(source.close)
+    return source, found[0]
+
+
 def _planned(source: Source, where: Target, config: ScanConfig) -> RepoPlan:
-    """The plan of a repository of which at least one file is readable."""
-    plan = plan_repository(source, source.repository(where.repo_id, where.revision), config)
+    """The plan of a repository on its own."""
+    return _sound(plan_repository(source, source.repository(where.repo_id, where.revision), config))
+
+
+def _sound(plan: RepoPlan) -> RepoPlan:
+    """A plan of which at least one file is readable."""
     if plan.failures and not plan.units:
         first = plan.failures[0]
         raise ScanError(FailureKind(first.kind), first.message, file=first.file)

@@ -1,7 +1,7 @@
 """One matrix -> one row of `layers`: the science composed, without I/O."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -41,18 +41,33 @@ _MOST_FOURIER_AXES = 4
 _UNCOUNTED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LM_HEAD, Role.LORA})
 
 
-def measure(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig, device: str = "cpu") -> LayerMetrics:
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """A matrix taken apart: its entries, its spectrum, its tail, and the Gram matrix where it was kept."""
+
+    moments: Moments
+    spectrum: Spectrum
+    tail: TailFit
+    gram: FloatArray | None = None
+
+
+def measure(
+    ref: MatrixRef,
+    weights: eigen.Weights,
+    config: ScanConfig,
+    device: str = "cpu",
+    keep: Callable[[Solved], None] | None = None,
+) -> LayerMetrics:
     """Every metric of one matrix. Raises NumericsError with the row's place when the solver is defeated.
 
-    Cost: the eigenvalues (see spectra.eigen.solve); all else is O(n log n) in their number and one pass
-    over the entries.
+    `keep` is given what was solved, with its Gram matrix. Cost: the eigenvalues (see spectra.eigen.solve);
+    all else is O(n log n) in their number and one pass over the entries.
     """
     started = perf_counter()
-    moments, spectrum = _spectrum(weights, config, device)
-    tail = fit_tail(spectrum, rules=config.tail)
-    if _beyond_gram(spectrum, tail, config):
-        moments, spectrum = _spectrum(weights, config, device, "svd")
-        tail = fit_tail(spectrum, rules=config.tail)
+    own = solved(weights, config, device, with_gram=keep is not None)
+    if keep is not None:
+        keep(own)
+    moments, spectrum, tail = own.moments, own.spectrum, own.tail
     row = replace(
         place(ref, config),
         status=RowStatus.OK,
@@ -60,18 +75,29 @@ def measure(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig, device: 
         spectrum_method=spectrum.method,
         device=spectrum.device,
         estimator=estimator_of(config.tail),
-        base_status=BlockStatus.OFF,
+        **_base(ref),
         **_entries(moments),
         **_scores(spectrum, tail, config),
         **_rivals(spectrum, tail, config),
         **_estimates(weights, spectrum, tail, config),
         **_bootstrap(ref, spectrum, tail, config),
         **_shapes(weights, spectrum, tail, config),
-        **_null(ref, weights, spectrum, moments, config),
+        **null_block(ref, weights, own, config),
         **_weightwatcher(ref, spectrum, config),
     )
     counted = row.fit_ok and ref.role not in _UNCOUNTED
     return replace(row, counted=counted, secs=perf_counter() - started)
+
+
+def solved(weights: eigen.Weights, config: ScanConfig, device: str, with_gram: bool = False) -> Solved:
+    """Spectrum and tail fit of a matrix, by SVD where the Gram matrix is not accurate enough for the tail."""
+    grams: list[FloatArray] = []
+    moments, spectrum = taken_apart(weights, config, device, keep=grams.append if with_gram else None)
+    tail = fit_tail(spectrum, rules=config.tail)
+    if _beyond_gram(spectrum, tail, config):
+        moments, spectrum = taken_apart(weights, config, device, "svd")
+        tail = fit_tail(spectrum, rules=config.tail)
+    return Solved(moments, spectrum, tail, grams[-1] if grams else None)
 
 
 def place(ref: MatrixRef, config: ScanConfig) -> LayerMetrics:
@@ -126,6 +152,17 @@ def _transformed(shape: tuple[int, ...], config: ScanConfig) -> bool:
     return config.matrices.conv_mode == "fft" and 2 < len(shape) <= _MOST_FOURIER_AXES
 
 
+def _base(ref: MatrixRef) -> dict[str, Any]:
+    """What the row is held against; its numbers are scanner.pairs' part."""
+    base = ref.base
+    return {
+        "base_status": base.status,
+        "base_repo_id": base.repo.repo_id if base.repo else None,
+        "base_revision": base.repo.revision if base.repo else None,
+        "base_tensor": base.matrix.tensor.name if base.matrix else None,
+    }
+
+
 def spectrum_of(
     weights: eigen.Weights,
     config: ScanConfig,
@@ -133,25 +170,36 @@ def spectrum_of(
     method: str | None = None,
     device: str = "cpu",
     observe: Callable[[FloatArray], None] = lambda _: None,
+    keep: Callable[[FloatArray], None] | None = None,
 ) -> Spectrum:
     """The eigenvalues of one row as `config` wants them; see `spectra.eigen.solve`."""
     rules = config.spectrum
     if _transformed(weights.shape, config):
         return fourier_spectrum(weights, method=method or rules.method, observe=observe)
     return eigen.solve(
-        weights, method=method or rules.method, device=device, block=rules.block, observe=observe
+        weights,
+        method=method or rules.method,
+        device=device,
+        block=rules.block,
+        observe=observe,
+        keep=keep,
     )
 
 
-def _spectrum(
-    weights: eigen.Weights, config: ScanConfig, device: str, method: str | None = None
+def taken_apart(
+    weights: eigen.Weights,
+    config: ScanConfig,
+    device: str,
+    method: str | None = None,
+    keep: Callable[[FloatArray], None] | None = None,
 ) -> tuple[Moments, Spectrum]:
+    """Entries and eigenvalues; what does not fit a GPU is solved on the CPU. Raises NumericsError."""
     entries = MomentsAccumulator()
     try:
-        spectrum = spectrum_of(weights, config, method=method, device=device, observe=entries.add)
+        spectrum = spectrum_of(weights, config, method=method, device=device, observe=entries.add, keep=keep)
     except NumericsError as error:
         if error.kind is FailureKind.OUT_OF_MEMORY and device != "cpu":
-            return _spectrum(weights, config, "cpu", method)
+            return taken_apart(weights, config, "cpu", method, keep)
         raise _explained(error, entries.result()) from error
     moments = entries.result()
     if moments.abs_max and spectrum.evals[-1] == 0:
@@ -270,15 +318,13 @@ def _seed(ref: MatrixRef, config: ScanConfig) -> int:
     return null_seed(config.stages.seed, repo.repo_id, repo.revision, ref.tensor.name, part)
 
 
-def _null(
-    ref: MatrixRef, weights: eigen.Weights, spectrum: Spectrum, moments: Moments, config: ScanConfig
-) -> dict[str, Any]:
-    """The same statistics of the same entries, shuffled."""
+def null_block(ref: MatrixRef, weights: eigen.Weights, own: Solved, config: ScanConfig) -> dict[str, Any]:
+    """The null columns: the same statistics of the same entries, shuffled."""
     if not config.stages.null_model:
         return {"null_status": BlockStatus.OFF}
     seed = _seed(ref, config)
     shuffled = spectrum_of(randomised(weights, seed), config, method="gram")
-    fit = compare_to_null(spectrum, shuffled, moments, config.bulk)
+    fit = compare_to_null(own.spectrum, shuffled, own.moments, config.bulk)
     known = {"rand_seed": seed} if fit.status == BlockStatus.OK else {}
     return {"null_status": fit.status} | known | _columns(fit)
 

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -13,20 +12,22 @@ from time import perf_counter
 from typing import Any
 
 from scanner.adapter import measure_lora
-from scanner.layer import measure, place
-from scanner.prefetch import prefetched
-from scanner.sources.base import Source, Span
+from scanner.layer import Solved, measure, place
+from scanner.pairs import compared
+from scanner.reading import streamed
+from scanner.sources.base import Source
 from scanner.weights.header import PREFIX, header_length, parse_header
 from scanner.weights.index import MAX_INDEX, IndexedShards, shards_of_index
 from scanner.weights.lora import LoraWeights
-from scanner.weights.matrices import plan_matrices, plan_unread
+from scanner.weights.matrices import StoredWeights, plan_matrices, plan_unread
 from scanner.weights.opened import open_weights
+from scanner.weights.pairing import Base, paired
 from scanner.weights.plan import plan_units
 from scanner.weights.selection import WeightGroup, choose_files
 from schemas.config import ScanConfig, WorkLimits, code_version
 from schemas.errors import FormatError, NumericsError, ScanError, SourceError
 from schemas.refs import FileRef, MatrixRef, RepoRef, Repository, TensorRef, WorkUnit, is_safe_path
-from schemas.results import FailureKind, RowStatus, SkipReason, Stage
+from schemas.results import BaseStatus, FailureKind, RowStatus, SkipReason, Stage
 from schemas.rows import Failure, LayerMetrics, RepositoryRow
 from schemas.work import RepoPlan, UnitResult
 
@@ -43,11 +44,13 @@ def plan_repository(
     config: ScanConfig,
     limits: WorkLimits | None = None,
     origin: str = "local",
+    base: Base | None = None,
 ) -> RepoPlan:
     """Read the headers of a pinned repository and cut it into work units.
 
-    A file whose header is bad becomes a Failure of the plan; the rest goes on. Raises ScanError when the
-    repository as a whole has nothing to read.
+    Rows are paired with those of `base`, unless stage `base` is off and none was given; an adapter's rows
+    never are. A file whose header is bad becomes a Failure of the plan; the rest goes on. Raises ScanError
+    when the repository as a whole has nothing to read.
     """
     rows: list[MatrixRef] = []
     components: list[RepositoryRow] = []
@@ -61,13 +64,14 @@ def plan_repository(
         held = {tensor.name for tensor in tensors}
         if shards.weight_map and not bad and shards.weight_map.keys() != held:
             bad.append(_index_mismatch(shards.weight_map, held, group, repository.ref))
-        settings, adapter = _settings(source, group.config), _settings(source, group.adapter_config)
+        settings, adapter = read_settings(source, group.config), read_settings(source, group.adapter_config)
         matrices = plan_matrices(
             tensors, config.matrices, group.component, len(rows), settings=settings, adapter=adapter
         )
         about = _component(settings, group, repository, matrices, config)
         components.append(replace(about, source=origin, num_files_failed=len(bad)))
-        rows += matrices
+        compare = group.adapter_config is None and (base or config.stages.base != "off")
+        rows += paired(matrices, base) if compare else matrices
         failures += bad
         left_out += shards.problems
         read.update(shards.files)
@@ -86,12 +90,14 @@ def plan_repository(
     )
 
 
-def run_unit(source: Source, unit: WorkUnit, config: ScanConfig, device: str = "cpu") -> UnitResult:
+def run_unit(
+    source: Source, unit: WorkUnit, config: ScanConfig, device: str = "cpu", bases: Source | None = None
+) -> UnitResult:
     """Scan a unit to its end. Raises SourceError only when trying again may help."""
     started = perf_counter()
     rows: list[LayerMetrics] = []
     failures: list[Failure] = []
-    for outcome in scan_unit(source, unit, config, device):
+    for outcome in scan_unit(source, unit, config, device, bases):
         if isinstance(outcome, Failure):
             failures.append(outcome)
         else:
@@ -108,17 +114,19 @@ def run_unit(source: Source, unit: WorkUnit, config: ScanConfig, device: str = "
 
 
 def scan_unit(
-    source: Source, unit: WorkUnit, config: ScanConfig, device: str = "cpu"
+    source: Source, unit: WorkUnit, config: ScanConfig, device: str = "cpu", bases: Source | None = None
 ) -> Iterator[LayerMetrics | Failure]:
     """Yield a row for every matrix of the unit, and a Failure before each failed row.
 
-    A bad matrix or an unreadable rest of a file costs its own rows only. Raises SourceError when trying
-    again may help.
+    `bases` reads the partners of its rows; None is `source` itself. A bad matrix or an unreadable rest of a
+    file costs its own rows only, and what is wrong with a base costs the comparison only. Raises SourceError
+    when trying again may help.
     """
     for _, of_file in groupby(unit.matrices, key=lambda row: row.tensor.file.path):
         refs = list(of_file)
         yield from (place(ref, config) for ref in refs if ref.skip)
-        yield from _scan_file(source, [ref for ref in refs if not ref.skip], config, device)
+        live = [ref for ref in refs if not ref.skip]
+        yield from _scan_file(source, live, config, device, bases or source)
 
 
 def read_row(source: Source, ref: MatrixRef) -> list[bytes]:
@@ -157,14 +165,12 @@ def failure_of(
 
 
 def _scan_file(
-    source: Source, refs: Sequence[MatrixRef], config: ScanConfig, device: str
+    source: Source, refs: Sequence[MatrixRef], config: ScanConfig, device: str, bases: Source
 ) -> Iterator[LayerMetrics | Failure]:
     done: set[int] = set()
     try:
-        elsewhere = _elsewhere(source, refs)
-        for ref, held in _stream(source, refs):
-            buffers = [held[0], *_companions(ref, held[1:], elsewhere)]
-            yield from _outcome(ref, buffers, config, device)
+        for ref, buffers, partner in streamed(source, refs, bases):
+            yield from _outcome(ref, buffers, partner, config, device)
             done.add(ref.index)
     except SourceError as error:
         if error.retryable:
@@ -175,47 +181,22 @@ def _scan_file(
         yield from (_failed(ref, failure, config) for ref in refs if ref.index not in done)
 
 
-def _elsewhere(source: Source, refs: Sequence[MatrixRef]) -> dict[TensorRef, bytes]:
-    """Companions that lie in another shard than their codes, read before the stream begins."""
-    others = {other for ref in refs for other in ref.others if other.file != ref.tensor.file}
-    return {other: source.read(other.file, other.start, other.stop) for other in others}
-
-
-def _companions(
-    ref: MatrixRef, held: Sequence[bytearray], elsewhere: Mapping[TensorRef, bytes]
-) -> Iterator[bytes | bytearray]:
-    """Bytes of what a row needs besides its own, in the order of `ref.others`."""
-    here = iter(held)
-    for other in ref.others:
-        yield next(here) if other.file == ref.tensor.file else elsewhere[other]
-
-
-def _stream(source: Source, refs: Sequence[MatrixRef]) -> Iterator[tuple[MatrixRef, list[bytearray]]]:
-    """Each row with its bytes, once the last of them is here; the next buffers are read meanwhile."""
-    complete: dict[Span, list[MatrixRef]] = defaultdict(list)
-    for ref in refs:
-        complete[max(ref.spans)].append(ref)
-    uses = Counter(span for ref in refs for span in ref.spans)
-    if not uses:
-        return
-    spans = sorted(uses)
-    held: dict[Span, bytearray] = {}
-    with closing(prefetched(source.stream(refs[0].tensor.file, spans))) as buffers:
-        for span, buffer in zip(spans, buffers, strict=True):
-            held[span] = buffer
-            for ref in complete[span]:
-                yield ref, [held[part] for part in ref.spans]
-                uses.subtract(ref.spans)
-            held = {part: held[part] for part in held if uses[part]}
-
-
 def _outcome(
-    ref: MatrixRef, buffers: Sequence[bytes | bytearray], config: ScanConfig, device: str
+    ref: MatrixRef,
+    buffers: Sequence[bytes | bytearray],
+    partner: bytearray | SourceError | None,
+    config: ScanConfig,
+    device: str,
 ) -> Iterator[LayerMetrics | Failure]:
+    held: list[Solved] = []
     try:
-        row = _measured(ref, buffers, config, device)
+        row = _measured(ref, buffers, config, device, held.append if ref.partner else None)
         _require_numbers(row)
-        yield row
+        if ref.partner and partner is not None:
+            weights = StoredWeights(ref, buffers[0])
+            yield from _compared(row, ref, weights, held[0], partner, config, device)
+        else:
+            yield row
         return
     except NumericsError as error:
         failed = error
@@ -229,14 +210,18 @@ def _outcome(
 
 
 def _measured(
-    ref: MatrixRef, buffers: Sequence[bytes | bytearray], config: ScanConfig, device: str
+    ref: MatrixRef,
+    buffers: Sequence[bytes | bytearray],
+    config: ScanConfig,
+    device: str,
+    keep: Callable[[Solved], None] | None,
 ) -> LayerMetrics:
     weights = open_weights(ref, buffers)
     if isinstance(weights, LoraWeights):
         return measure_lora(ref, weights, config)
     if ref.packing:
         ref = _unpacked(ref, weights.shape, config)
-    return measure(ref, weights, config, device)
+    return measure(ref, weights, config, device, keep)
 
 
 def _unpacked(ref: MatrixRef, shape: tuple[int, ...], config: ScanConfig) -> MatrixRef:
@@ -245,6 +230,35 @@ def _unpacked(ref: MatrixRef, shape: tuple[int, ...], config: ScanConfig) -> Mat
         reason = SkipReason.TOO_LARGE
         raise NumericsError(FailureKind.OUT_OF_MEMORY, f"{shape}: {reason.sentence}")
     return replace(ref, shape=shape)
+
+
+def _compared(
+    row: LayerMetrics,
+    ref: MatrixRef,
+    weights: StoredWeights,
+    own: Solved,
+    partner: bytearray | SourceError,
+    config: ScanConfig,
+    device: str,
+) -> Iterator[LayerMetrics | Failure]:
+    """The row with the numbers of its pair, or a failure of stage compare and the row as it was."""
+    assert ref.partner is not None
+    try:
+        if isinstance(partner, SourceError):
+            raise partner
+        both = compared(row, ref, weights, own, StoredWeights(ref.partner, partner), config, device)
+        _require_numbers(both)
+        yield both
+        return
+    except (SourceError, NumericsError) as error:
+        failed: ScanError = error
+    except MemoryError:
+        failed = NumericsError(FailureKind.OUT_OF_MEMORY, f"{ref.shape} and its base need too much memory")
+    reason = f"base {ref.partner.tensor.file.repo}: {failed.message}"
+    about = ScanError(failed.kind, reason, file=ref.tensor.file.path, http_status=failed.http_status)
+    repo = ref.tensor.file.repo
+    yield failure_of(about, Stage.COMPARE, repo.repo_id, repo.revision, ref.tensor.name)
+    yield replace(row, base_status=BaseStatus.FAILED)
 
 
 def _require_numbers(row: LayerMetrics) -> None:
@@ -376,7 +390,7 @@ def _component(
     )
 
 
-def _settings(source: Source, file: FileRef | None) -> Mapping[str, Any]:
+def read_settings(source: Source, file: FileRef | None) -> Mapping[str, Any]:
     """A config file as data; a missing, huge or broken one is no config."""
     if file is None or file.size > _MAX_CONFIG:
         return {}

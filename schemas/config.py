@@ -90,7 +90,9 @@ class Stages:
     permutation of the entries (a second spectrum). bootstrap: replicates of the tail for p_boot and
     alpha_boot_stderr, 0 is off. quantiles: the spectrum as 129 numbers (free). vectors: entropies of the
     singular vectors (two to four times a spectrum; off in every profile). seed: decides
-    every random draw, with the row's place.
+    every random draw, with the row's place. base: card compares a fine-tune with the base its card names (a
+    read and about two spectra more a row), off does not. cka: similarity to the base by centred Gram
+    matrices. compared_with: the base that `compare` was given, which stands over the card's.
     """
 
     erg: bool = True
@@ -101,6 +103,9 @@ class Stages:
     quantiles: bool = False
     vectors: bool = False
     seed: Annotated[int, Ge(0)] = 0
+    base: Literal["off", "card"] = "card"
+    cka: bool = False
+    compared_with: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +127,7 @@ class Thresholds:
     irregular_*: share of at least so many models of a stratum that a model's depth_roughness exceeds. The SQL
     views apply these four, to the configs that scanned into the lake.
     A layer is well trained from `over_trained_alpha` to `well_trained_alpha`, both included.
+    From `scale_change` on a fine-tune is held against its base.
     """
 
     ks_max: float = 0.1
@@ -144,6 +150,15 @@ class Thresholds:
     anomalous_peers_min: int = 20
     irregular_quantile: float = 0.95
     irregular_peers_min: int = 20
+    scale_change: float = 0.5
+    scale_change_z: float = 5.0
+    scale_change_share: float = 0.5
+    ft_rel_delta: float = 0.5
+    ft_overlap: float = 0.8
+    ft_scale: float = 0.3
+    ft_d_alpha: float = -0.5
+    ft_alpha: float = 2.0
+    ft_noop: float = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +228,7 @@ def profile_config(profile: str) -> ScanConfig:
         return ScanConfig()
     if profile == "full":
         everything = Stages(
-            alternatives=True, estimators=True, null_model=True, bootstrap=200, quantiles=True
+            alternatives=True, estimators=True, null_model=True, bootstrap=200, quantiles=True, cka=True
         )
         return ScanConfig(profile="full", stages=everything)
     if profile == "weightwatcher":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from schemas.results import Role, Scheme, SkipReason
+from schemas.results import BaseStatus, Role, Scheme, SkipReason
 
 MAX_PATH = 1024
 
@@ -132,6 +132,18 @@ class Packing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Counterpart:
+    """What a planned row is held against: the base's commit and, where one was found, the matrix in it.
+
+    `status` ok means that `matrix` is to be read and compared; any other says why it is not.
+    """
+
+    status: BaseStatus = BaseStatus.OFF
+    repo: RepoRef | None = None
+    matrix: "MatrixRef | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixRef:
     """One planned row of `layers`: a matrix (or pooled convolution) inside one tensor, or a reasoned skip.
 
@@ -160,6 +172,7 @@ class MatrixRef:
     note: str | None = None
     packing: Packing | None = None
     skip: SkipReason | None = None
+    base: Counterpart = Counterpart()
 
     @property
     def kernel_size(self) -> int:
@@ -186,13 +199,23 @@ class MatrixRef:
         """Bytes to read for this row; 0 when it is skipped."""
         return 0 if self.skip else self.stop - self.start + sum(other.nbytes for other in self.others)
 
+    @property
+    def partner(self) -> "MatrixRef | None":
+        """The base's matrix to read beside this one, None where nothing is compared."""
+        return self.base.matrix if self.base.status is BaseStatus.OK and not self.skip else None
+
+    @property
+    def pair_bytes(self) -> int:
+        """Bytes to read for this row and its partner."""
+        return self.nbytes + (self.partner.nbytes if self.partner else 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkUnit:
     """A group of matrices of one repository that one worker reads, solves and commits at once.
 
     `unit_id` is a hash of content ids, tensors and config fingerprint: equal work has an equal name.
-    `nbytes` is what will be read, `cost` the estimated seconds of one core.
+    `nbytes` is what will be read, bases included, `cost` the estimated seconds of one core.
     """
 
     unit_id: str

@@ -135,6 +135,7 @@ class Stage(StrEnum):
     DECODE = "decode"
     SPECTRUM = "spectrum"
     FIT = "fit"
+    COMPARE = "compare"
     WRITE = "write"
 
 
@@ -146,6 +147,18 @@ class BlockStatus(StrEnum):
     TOO_SMALL = "too_small"
     FAILED = "failed"
     NO_BULK = "no_bulk"
+
+
+class BaseStatus(_Explained):
+    """What became of the comparison of a row with its base; every value but OK leaves its numbers NULL."""
+
+    OK = "ok", "compared with its counterpart in the base"
+    OFF = "off", "no comparison was asked for, or an adapter, or packed codes"
+    NO_BASE = "no_base", "the card names no base, or the base could not be had (then it is in failures)"
+    NO_MATCH = "no_match", "the base has no matrix of this name, part and expert"
+    SHAPE_MISMATCH = "shape_mismatch", "the matrix of this name in the base has another shape"
+    SAME_FILE = "same_file", "the file is the base's own, byte for byte, so nothing was compared"
+    FAILED = "failed", "the base's weights could not be read or solved; failures says why"
 
 
 class FitStatus(_Explained):
@@ -189,6 +202,10 @@ class FlagKind(_Explained):
     ANOMALOUS_ALPHA = "anomalous_alpha", "alpha is far from that of the same role in comparable models"
     DEPTH_IRREGULAR = "depth_irregular", "alpha jumps more from block to block than in comparable models"
     UNTRAINED_LIKE = "untrained_like", "the model as a whole looks untrained"
+    SCALE_COLLAPSE = "scale_collapse", "the layer's scale left the base's far more than the other layers did"
+    SCALE_SHIFT = "scale_shift", "most layers changed their scale against the base"
+    FT_UNSTABLE = "ft_unstable", "fine-tuning changed the layer as an unstable run does"
+    FT_NOOP = "ft_noop", "the weights are those of the base: a re-upload, or training without effect"
 
 
 @dataclass(frozen=True, slots=True)

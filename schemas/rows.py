@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from schemas.columns import column
-from schemas.results import BlockStatus, FitStatus, Flag, RowStatus
+from schemas.results import BlockStatus, FitStatus, Flag, RowStatus, Stage
 
 _NO_SPECTRUM = "no spectrum, or a zero matrix"
 _NO_ENTRIES = "not decoded, nonfinite, or a LoRA pair"
@@ -17,6 +17,7 @@ _NO_BULK = "bulk_status not ok"
 _NO_NULL = "null_status not ok"
 _NO_ALT = "alt_status not ok"
 _NO_BASE = "base_status not ok"
+_NO_CHANGE = "base_status not ok, or a zero matrix"
 _NO_WW = "profile weightwatcher not run, or WeightWatcher has no such row"
 _NO_CLIP = _NO_WW + ", or fix_fingers not clip_xmax"
 _ASKED = "not requested"
@@ -217,16 +218,21 @@ class LayerMetrics:
     base_repo_id: str | None = column("string", "owner/name", "no base")
     base_revision: str | None = column("string", "40 hex digits", "no base")
     base_tensor: str | None = column("string", "name in the base", "no base")
-    rel_delta: float | None = column("float64", ">= 0", _NO_BASE)
-    delta_stable_rank: float | None = column("float64", ">= 1", _NO_BASE)
-    delta_alpha_hill: float | None = column("float64", "> 1", _NO_BASE + ", or < 20 eigenvalues")
-    d_log_norm: float | None = column("float64", "log10", _NO_BASE)
-    d_log_spectral_norm: float | None = column("float64", "log10", _NO_BASE)
-    delta_log_spectral_norm: float | None = column("float64", "log10", _NO_BASE)
+    rel_delta: float | None = column("float64", "norm of the change / norm of the base, >= 0", _NO_CHANGE)
+    delta_stable_rank: float | None = column("float64", "of the change, >= 1", _NO_CHANGE)
+    delta_alpha_hill: float | None = column(
+        "float64", "of the change, > 1", _NO_CHANGE + ", or < 20 eigenvalues"
+    )
+    d_log_norm: float | None = column("float64", "log10, minus the base's", _NO_CHANGE)
+    d_log_spectral_norm: float | None = column("float64", "log10, minus the base's", _NO_CHANGE)
+    delta_log_spectral_norm: float | None = column("float64", "log10, of the change", _NO_CHANGE)
     d_alpha: float | None = column("float64", "alpha minus the base's", _NO_BASE + ", or a fit missing")
-    scale_change_z: float | None = column("float64", "robust z", _NO_BASE)
-    subspace_overlap10: float | None = column("float64", "[0,1]", _ASKED)
-    cka: float | None = column("float64", "[0,1]", _ASKED)
+    d_num_traps: int | None = column("int32", "traps minus the base's", _NO_BASE + ", or null_status not ok")
+    scale_change_z: float | None = column("float64", "robust z of d_log_spectral_norm", _NO_CHANGE)
+    subspace_overlap10: float | None = column(
+        "float64", "[0,1] of the 10 leading left singular vectors", _NO_BASE + ", or rank below 10"
+    )
+    cka: float | None = column("float64", "[0,1] similarity to the base", _ASKED)
     lora_rank: int | None = column("int32", ">= 1", "not a LoRA pair")
     lora_scale: float | None = column(
         "float64", "factor of B A: alpha/r, or alpha/sqrt(r)", "not a LoRA pair"
@@ -295,7 +301,7 @@ class Failure:
     revision: str | None = column("string", "40 hex digits", "the repository could not be pinned")
     file: str | None = column("string", "path in the repository", "wider than one file")
     tensor: str | None = column("string", "name in the file", "wider than one tensor")
-    stage: str = column("string", "list, resolve, header, plan, read, decode, spectrum, fit, write")
+    stage: str = column("string", "list, resolve, header, plan, read, decode, spectrum, fit, compare, write")
     kind: str = column("string", "FailureKind code")
     message: str = column("string", "<= 512 characters, control characters escaped")
     retryable: bool = column("bool", "trying again may help")
@@ -304,6 +310,11 @@ class Failure:
     http_status: int | None = column("int32", "100..599", "not HTTP")
     first_at: datetime = column("timestamp[us, tz=UTC]", "UTC")
     last_at: datetime = column("timestamp[us, tz=UTC]", "UTC")
+
+    @property
+    def only_of_base(self) -> bool:
+        """A comparison was missed; the model itself was read."""
+        return self.stage == Stage.COMPARE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from scanner.diagnosis.pairs import pair_findings, pair_model_findings, scale_changes, shifted
 from schemas.config import Thresholds
 from schemas.results import BlockStatus, FailureKind, Flag, FlagKind, Phase, RowStatus
 from schemas.rows import LayerMetrics
@@ -25,9 +26,13 @@ class _Siblings:
 
 
 def judge(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[LayerMetrics, ...]:
-    """Rows of one repository with siblings compared and findings attached; the order is kept."""
+    """Rows of one repository with siblings and pairs compared and findings attached; the order is kept."""
     siblings = _compare_siblings(rows, limits.scale_peers_min)
-    return tuple(_judged(row, siblings.get(i), limits) for i, row in enumerate(rows))
+    changes, rescaled = scale_changes(rows), shifted(rows, limits)
+    rows = [replace(row, scale_change_z=changes[i]) if i in changes else row for i, row in enumerate(rows)]
+    return tuple(
+        _judged(row, siblings.get(i), row.component not in rescaled, limits) for i, row in enumerate(rows)
+    )
 
 
 def layer_findings(row: LayerMetrics, limits: Thresholds) -> tuple[Flag, ...]:
@@ -43,7 +48,12 @@ def layer_findings(row: LayerMetrics, limits: Thresholds) -> tuple[Flag, ...]:
 
 
 def model_findings(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[Flag, ...]:
-    """What the rows of one model say together: untrained_like when most bulks reach the edge of noise."""
+    """What the rows of one model say together, by themselves and against the base."""
+    return (*_untrained(rows, limits), *pair_model_findings(rows, limits))
+
+
+def _untrained(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[Flag, ...]:
+    """untrained_like when most bulks reach the edge of noise."""
     bulks = [row for row in rows if row.bulk_ok and row.mp_softrank is not None]
     if len(bulks) < limits.untrained_rows:
         return ()
@@ -58,14 +68,18 @@ def model_findings(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[Fl
     return (Flag(FlagKind.UNTRAINED_LIKE, softrank, limits.untrained_softrank, sentence),)
 
 
-def _judged(row: LayerMetrics, siblings: _Siblings | None, limits: Thresholds) -> LayerMetrics:
+def _judged(
+    row: LayerMetrics, siblings: _Siblings | None, collapses: bool, limits: Thresholds
+) -> LayerMetrics:
     findings = [*layer_findings(row, limits)]
     if siblings:
         row = replace(row, scale_dev=siblings.deviation, scale_peers=siblings.count)
         findings += _scale_findings(row, siblings, limits)
+    findings += pair_findings(row, collapses, limits)
     if not findings:
         return row
-    return replace(row, findings=tuple(findings), flags=tuple(flag.kind.value for flag in findings))
+    kinds = dict.fromkeys(flag.kind.value for flag in findings)
+    return replace(row, findings=tuple(findings), flags=tuple(kinds))
 
 
 def _tail_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:

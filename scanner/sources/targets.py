@@ -33,6 +33,23 @@ def open_source(target: Target, endpoint: str | None = None, token: str | bool |
     return HubSource(endpoint, token)
 
 
+def sibling(target: Target, repo_id: str) -> Target | None:
+    """The local model `repo_id` beside `target`: in the same folder of owner/name, or the same cache.
+
+    None where there is none, where a cache holds several commits of it, and for what is no repository id.
+    """
+    assert target.root is not None, "only a local model has siblings on disk"
+    root = Path(target.root)
+    if not _REPO_ID.fullmatch(repo_id) or ".." in repo_id or len(root.parents) < 3:
+        return None
+    if root.parent.name == "snapshots":
+        cached = root.parents[2] / f"models--{repo_id.replace('/', '--')}" / "snapshots"
+        found = [path for path in cached.glob("*") if path.is_dir()]
+    else:
+        found = [path for path in [root.parents[1] / repo_id] if path.is_dir() and _is_model(path)]
+    return Target(repo_id=repo_id, root=str(found[0])) if len(found) == 1 else None
+
+
 def _parse(text: str) -> Iterator[Target]:
     path = Path(text).expanduser()
     if path.exists():

@@ -64,6 +64,7 @@ def solve(
     device: str = "cpu",
     block: int = 512,
     observe: Callable[[FloatArray], None] = _ignore,
+    keep: Callable[[FloatArray], None] | None = None,
 ) -> Spectrum:
     """Eigenvalues of X^T X for every slice X of `weights`, exact in float64.
 
@@ -71,6 +72,7 @@ def solve(
     ascending, negative round-off set to 0. `method`: gram (N M^2 + 4/3 M^3 flops; peak about 2 * 8 M^2 bytes
     beyond W and one block) or svd (QR, then SVD of R: about 5x the time, N M float64 of memory, resolves
     eigenvalues below eps * lambda_max). `observe` sees every block exactly once; entries must be finite.
+    `keep` is given the lower triangle of the Gram matrix of a plain matrix, where one is formed.
     Raises NumericsError (eigensolver_error, nonfinite). Source: definition of the ESD, arXiv 1810.01075.
     """
     if method not in METHODS:
@@ -84,9 +86,12 @@ def solve(
         if method == "svd":
             evals = _svd(weights, observe)
         elif device == "cpu":
-            evals = eigenvalues(gram(weights, block, observe))
+            total = gram(weights, block, observe)
+            if keep is not None:
+                keep(total)
+            evals = eigenvalues(total)
         else:
-            evals = _on_device(weights, device, block, observe)
+            evals = _on_device(weights, device, block, observe, keep)
     return Spectrum(
         evals=_checked(evals),
         N=max(rows, columns),
@@ -105,7 +110,7 @@ def gram(weights: Weights, block: int = 512, observe: Callable[[FloatArray], Non
     rows, columns = weights.shape
     side = min(rows, columns)
     total = np.zeros((side, side), order="F")
-    for piece in _blocks(weights, block):
+    for piece in blocks(weights, block):
         observe(piece)
         total = dsyrk(1.0, piece.T, beta=1.0, c=total, trans=int(rows < columns), overwrite_c=1)
     return np.asarray(total.T)
@@ -124,7 +129,8 @@ def eigenvalues(symmetric: FloatArray) -> FloatArray:
         raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues: {error}") from error
 
 
-def _blocks(weights: Weights, block: int) -> Iterator[FloatArray]:
+def blocks(weights: Weights, block: int) -> Iterator[FloatArray]:
+    """Float64 blocks along the long side: (block, columns) of a tall matrix, (rows, block) of a wide one."""
     rows, columns = weights.shape[:2]
     whole = slice(None)
     if rows >= columns:
@@ -163,7 +169,7 @@ def _conv_gram(weights: Weights, block: int, observe: Callable[[FloatArray], Non
     kernel = int(np.prod(weights.shape[2:]))
     side = min(rows, columns)
     total = np.zeros((kernel, side, side))
-    for piece in _blocks(weights, block):
+    for piece in blocks(weights, block):
         observe(piece)
         slices = _kernel_first(piece)
         flipped = slices.transpose(0, 2, 1)
@@ -186,7 +192,11 @@ def _conv_svd(weights: Weights, observe: Callable[[FloatArray], None]) -> FloatA
 
 
 def _on_device(
-    weights: Weights, device: str, block: int, observe: Callable[[FloatArray], None]
+    weights: Weights,
+    device: str,
+    block: int,
+    observe: Callable[[FloatArray], None],
+    keep: Callable[[FloatArray], None] | None,
 ) -> FloatArray:
     import torch
 
@@ -194,11 +204,13 @@ def _on_device(
     side = min(rows, columns)
     try:
         total = torch.zeros((side, side), dtype=torch.float64, device=device)
-        for piece in _blocks(weights, block):
+        for piece in blocks(weights, block):
             observe(piece)
             moved = torch.from_numpy(piece).to(device)
             total.addmm_(*((moved.T, moved) if rows >= columns else (moved, moved.T)))
         _require_finite(total.diagonal().cpu().numpy())
+        if keep is not None:
+            keep(total.cpu().numpy())
         return np.asarray(torch.linalg.eigvalsh(total).cpu().numpy())
     except torch.cuda.OutOfMemoryError as error:
         raise NumericsError(

@@ -172,7 +172,7 @@ def farms_alpha(weights: Weights, rules: TailRules | None = None) -> float | Non
         return None
     pooled = np.concatenate([_window_evals(window) for window in _windows(weights, side)])
     x = above_cut(pooled, rules)
-    return _hill(x) if len(x) >= max(rules.min_evals, 1) else None
+    return hill(x) if len(x) >= max(rules.min_evals, 1) else None
 
 
 def window_starts(length: int, side: int) -> list[int]:
@@ -247,7 +247,8 @@ def _window_evals(window: FloatArray) -> FloatArray:
         raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues of windows: {error}") from error
 
 
-def _hill(ascending: FloatArray) -> float | None:
+def hill(ascending: FloatArray) -> float | None:
+    """Hill's exponent of the upper half of positive eigenvalues (n,), ascending; None if it is one value."""
     upper = ascending[len(ascending) // 2 :]
     excess = float(np.log(upper / upper[0]).sum())
     return 1.0 + len(upper) / excess if excess > 0.0 else None

@@ -12,9 +12,10 @@ EIGEN_RATE = 3.6e10
 EIGEN_SQUARE = 2.2e-8
 SVD_FACTOR = 4.0
 ROW_SECONDS = 8e-4
+PAIR_FACTOR = 2.5
 """Measured 2026-11 on one core of an AVX-512 machine: N M^2 / GRAM_RATE, 4/3 M^3 / EIGEN_RATE +
 EIGEN_SQUARE M^2, SVD instead of both, and all else of a row; within 1.3 of the measured eigenvalue times
-for M = 64 .. 2048."""
+for M = 64 .. 2048. A pair adds PAIR_FACTOR rows: 2.2 to 2.4 for M = 768 .. 2048, 1.8 to 3.3 below."""
 
 
 def cost(row: MatrixRef, method: str) -> float:
@@ -26,7 +27,8 @@ def cost(row: MatrixRef, method: str) -> float:
         return 2 * (m + n) * row.lora.rank**2 / EIGEN_RATE + ROW_SECONDS
     slices = 1 if row.slice_id is not None else row.kernel_size
     spectrum = n * m**2 / GRAM_RATE + 4 / 3 * m**3 / EIGEN_RATE + EIGEN_SQUARE * m**2
-    return slices * spectrum * (SVD_FACTOR if method == "svd" else 1.0) + ROW_SECONDS
+    own = slices * spectrum * (SVD_FACTOR if method == "svd" else 1.0) + ROW_SECONDS
+    return own + (PAIR_FACTOR * (slices * spectrum + ROW_SECONDS) if row.partner else 0.0)
 
 
 def peak_bytes(row: MatrixRef, block: int) -> int:
@@ -37,7 +39,8 @@ def peak_bytes(row: MatrixRef, block: int) -> int:
     if row.lora:
         return 8 * 3 * (m + n) * row.lora.rank
     slices = 1 if row.slice_id is not None else row.kernel_size
-    return 8 * slices * (2 * m**2 + min(block, n) * m)
+    own = 8 * slices * (2 * m**2 + min(block, n) * m)
+    return own + (8 * slices * 2 * m**2 if row.partner else 0)
 
 
 def plan_units(
@@ -57,7 +60,7 @@ def _groups(
     size = work = 0.0
     for _, same_bytes in groupby(rows, key=lambda r: (r.tensor.file.path, r.start, r.stop)):
         batch = tuple(same_bytes)
-        batch_size = max(row.nbytes for row in batch)
+        batch_size = max(row.pair_bytes for row in batch)
         batch_work = sum(cost(row, config.spectrum.method) for row in batch)
         if group and (size + batch_size > limits.unit_bytes or work + batch_work > limits.unit_cost):
             yield tuple(group)
@@ -69,7 +72,7 @@ def _groups(
 
 
 def _unit(repo: RepoRef, rows: tuple[MatrixRef, ...], config: ScanConfig) -> WorkUnit:
-    seen = {(r.tensor.file.path, r.start): r.nbytes for r in rows if not r.skip}
+    seen = {(r.tensor.file.path, r.start): r.pair_bytes for r in rows if not r.skip}
     return WorkUnit(
         unit_id=_unit_id(repo, rows, config.fingerprint()),
         repo=repo,
@@ -77,6 +80,15 @@ def _unit(repo: RepoRef, rows: tuple[MatrixRef, ...], config: ScanConfig) -> Wor
         nbytes=sum(seen.values()),
         cost=sum(cost(row, config.spectrum.method) for row in rows),
     )
+
+
+def _against(row: MatrixRef) -> tuple[object, ...] | None:
+    """What a row is compared with: another commit of the base is other work."""
+    base = row.base
+    if base.repo is None:
+        return None
+    held = (base.matrix.tensor.file.content_id, base.matrix.start) if base.matrix else None
+    return base.status.value, base.repo.repo_id, base.repo.revision, held
 
 
 def _unit_id(repo: RepoRef, rows: Sequence[MatrixRef], fingerprint: str) -> str:
@@ -92,6 +104,7 @@ def _unit_id(repo: RepoRef, rows: Sequence[MatrixRef], fingerprint: str) -> str:
             row.component,
             row.part,
             row.lora and (row.lora.rank, row.lora.gain),
+            _against(row),
         )
         digest.update(repr(place).encode())
     return digest.hexdigest()

@@ -62,11 +62,12 @@ totals AS (
         sum(num_traps) AS num_traps,
         count(*) FILTER (list_contains(flags, 'scale_outlier')) AS num_scale_outlier,
         count(*) FILTER (list_contains(flags, 'rank_collapse')) AS num_rank_collapse,
+        count(base_repo_id) > 0 AS has_base,
         count(*) FILTER (base_status IN ('ok', 'same_file')) AS pairs,
         count(*) FILTER (base_status IN ('no_match', 'shape_mismatch')) AS unmatched,
-        median(rel_delta) AS rel_delta_median,
-        avg(d_alpha) AS d_alpha_mean,
-        avg(d_log_spectral_norm) AS d_log_spectral_norm_mean,
+        median(CASE base_status WHEN 'same_file' THEN 0 ELSE rel_delta END) AS rel_delta_median,
+        avg(CASE base_status WHEN 'same_file' THEN 0 ELSE d_alpha END) AS d_alpha_mean,
+        avg(CASE base_status WHEN 'same_file' THEN 0 ELSE d_log_spectral_norm END) AS d_log_spectral_norm_mean,
         list_distinct(flatten(list(flags))) AS layer_flags
     FROM body
     GROUP BY repo_id, revision, component, config_fingerprint
@@ -189,8 +190,8 @@ SELECT
     num_traps::INT AS num_traps,
     coalesce(num_scale_outlier, 0)::INT AS num_scale_outlier,
     coalesce(num_rank_collapse, 0)::INT AS num_rank_collapse,
-    CASE WHEN pairs > 0 THEN pairs::INT END AS base_pairs,
-    CASE WHEN pairs > 0 THEN unmatched::INT END AS base_unmatched,
+    CASE WHEN has_base THEN pairs::INT END AS base_pairs,
+    CASE WHEN has_base THEN unmatched::INT END AS base_unmatched,
     rel_delta_median, d_alpha_mean, d_log_spectral_norm_mean, stratum_key,
     CASE WHEN competes AND n >= 5 THEN place::INT END AS stratum_rank,
     CASE WHEN latest THEN n::INT END AS stratum_n,

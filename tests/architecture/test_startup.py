@@ -35,7 +35,8 @@ cli.main({arguments!r}, standalone_mode=False)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["scan", "--help"], ["leaderboard", "--help"]]
+    "arguments",
+    [["--help"], ["--version"], ["scan", "--help"], ["leaderboard", "--help"], ["compare", "--help"]],
 )
 def test_help_needs_no_heavy_library(arguments):
     assert loaded_after(CALL.format(arguments=arguments)) == set()

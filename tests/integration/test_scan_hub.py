@@ -226,7 +226,7 @@ def test_a_connection_cut_twice_costs_nothing(hub, scan, hasty):
 
 def test_a_model_that_stays_down_fails_and_the_next_scan_completes_it(hub, scan, hasty, tmp_path):
     hub.fault(match="/acme/tuned/", on="cdn", skip=1, count=999, status=503)
-    lake, summary = scan_soon(hub.endpoint, tmp_path, "acme/base", "acme/tuned")
+    lake, summary = scan_soon(hub.endpoint, tmp_path, "acme/sharded", "acme/tuned")
     ((repo_id, kind, status, _),) = failures_of(lake)
     assert (repo_id, kind, status) == ("acme/tuned", "http_error", 503)
     assert [failure.retryable for failure in summary.failures] == [True]
@@ -234,14 +234,14 @@ def test_a_model_that_stays_down_fails_and_the_next_scan_completes_it(hub, scan,
         {"status": "failed", "num_failed": 2}
     ]
     hub.clear()
-    again = scan("acme/base", "acme/tuned")
+    again = scan("acme/sharded", "acme/tuned")
     assert (again.ran.code, failures_of(again.lake)) == (0, [])
     assert rows(again.lake, "SELECT repo_id, status FROM models ORDER BY 1") == [
-        {"repo_id": "acme/base", "status": "ok"},
+        {"repo_id": "acme/sharded", "status": "ok"},
         {"repo_id": "acme/tuned", "status": "ok"},
     ]
     assert rows(again.lake, "SELECT resolved FROM failures") == [{"resolved": True}]
-    assert not any("/acme/base/resolve" in entry["path"] for entry in hub.log)
+    assert not any("/acme/sharded/resolve" in entry["path"] for entry in hub.log)
 
 
 def test_a_hub_that_is_not_there_fails_every_model_by_name(hub, tmp_path, hasty):

@@ -107,6 +107,8 @@ OTHERS = {
     "method": "svd",
     "fix_fingers": "clip_xmax",
     "xmax": "max",
+    "base": "off",
+    "compared_with": "owner/base@commit",
 }
 
 

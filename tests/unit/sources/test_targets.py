@@ -3,7 +3,7 @@
 import pytest
 
 from scanner.sources.local import LocalSource
-from scanner.sources.targets import open_source, parse_targets
+from scanner.sources.targets import open_source, parse_targets, sibling
 from schemas.errors import TargetError
 from schemas.work import Target
 
@@ -112,3 +112,36 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "model.bin").touch()
     with pytest.raises(TargetError, match=r"is no \.safetensors file"):
         parse_targets([str(tmp_path / "model.bin")])
+
+
+# The base beside a local model
+
+
+def beside(root, repo_id):
+    (target,) = parse_targets([str(root)])
+    found = sibling(target, repo_id)
+    return None if found is None else (found.repo_id, found.root)
+
+
+def test_a_base_lies_beside_its_fine_tune(shelf):
+    assert beside(shelf / "beta/one", "acme/small") == ("acme/small", str(shelf / "acme/small"))
+    assert beside(shelf / "acme/large", "acme/small") == ("acme/small", str(shelf / "acme/small"))
+
+
+@pytest.mark.parametrize(
+    "name", ["acme/none", "../acme/small", "acme", "", "/acme/small", "acme/../acme/small"]
+)
+def test_what_is_not_beside_it_is_none(shelf, name):
+    assert beside(shelf / "beta/one", name) is None
+
+
+def test_a_cache_holds_a_base_too_unless_in_two_commits(tmp_path):
+    for name in ("acme--tuned", "acme--base"):
+        snapshot = tmp_path / f"models--{name}" / "snapshots" / COMMIT
+        snapshot.mkdir(parents=True)
+        (snapshot / "model.safetensors").touch()
+    root = tmp_path / "models--acme--tuned/snapshots" / COMMIT
+    assert beside(root, "acme/base") == ("acme/base", str(tmp_path / "models--acme--base/snapshots" / COMMIT))
+    (tmp_path / "models--acme--base/snapshots" / COMMIT[::-1]).mkdir()
+    assert beside(root, "acme/base") is None
+    assert beside(root, "acme/other") is None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scanner.weights.matrices import plan_matrices
+from scanner.weights.pairing import Base, paired
 from scanner.weights.plan import GRAM_RATE, ROW_SECONDS, cost, peak_bytes, plan_units
 from schemas.config import MatrixRules, ScanConfig, SpectrumRules, WorkLimits
 from schemas.refs import FileRef, RepoRef, TensorRef
@@ -132,3 +133,45 @@ def test_other_work_has_another_name(change):
 def test_every_unit_of_a_repository_has_its_own_name():
     names = [unit.unit_id for unit in units(matrices(*[(32, 32)] * 20), unit_bytes=1)]
     assert len(set(names)) == 20
+
+
+# Rows with a base
+
+
+def pairs(*shapes, revision="b" * 40, content="base"):
+    repo = RepoRef("owner/base", revision)
+    return tuple(paired(matrices(*shapes), Base(repo, matrices(*shapes, repo=repo, content=content))))
+
+
+def test_a_pair_reads_twice_and_costs_more():
+    shapes = ((300, 200), (200, 100))
+    (alone,), (both,) = units(matrices(*shapes)), units(pairs(*shapes))
+    assert both.nbytes == 2 * alone.nbytes
+    assert 3 < both.cost / alone.cost < 4
+    assert peak_bytes(pairs((300, 200))[0], 512) > peak_bytes(matrices((300, 200))[0], 512)
+
+
+def test_bounds_of_a_unit_count_the_base_too():
+    shapes = ((100, 100), (100, 100))
+    assert len(units(matrices(*shapes), unit_bytes=80_000)) == 1
+    assert len(units(pairs(*shapes), unit_bytes=80_000)) == 2
+
+
+def test_another_commit_of_the_base_is_other_work():
+    names = {
+        units(rows)[0].unit_id
+        for rows in (
+            matrices((100, 50)),
+            pairs((100, 50)),
+            pairs((100, 50), revision="c" * 40),
+            pairs((100, 50), content="other"),
+            pairs((100, 50), content="content"),
+        )
+    }
+    assert len(names) == 5
+    assert units(pairs((100, 50)))[0].unit_id == units(pairs((100, 50)))[0].unit_id
+
+
+def test_the_base_s_own_file_costs_nothing_more():
+    (same,), (alone,) = units(pairs((100, 50), content="content")), units(matrices((100, 50)))
+    assert (same.nbytes, same.cost) == (alone.nbytes, alone.cost)

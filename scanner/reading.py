@@ -1,0 +1,101 @@
+"""The bytes of a file's rows and of their partners in a base, as one stream read ahead by one thread."""
+
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import groupby, repeat
+
+from scanner.prefetch import prefetched
+from scanner.sources.base import Source, Span
+from schemas.errors import SourceError
+from schemas.refs import FileRef, MatrixRef, TensorRef
+
+Read = tuple[MatrixRef, list[bytes | bytearray], bytearray | SourceError | None]
+"""A row, its bytes, and those of its partner: None where nothing is compared, or why they are not there."""
+
+
+def streamed(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterator[Read]:
+    """Each row of a file once the last of its bytes is here; the next buffers are read meanwhile."""
+    if refs:
+        with closing(prefetched(_groups(source, refs, bases))) as groups:
+            for group in groups:
+                yield from group
+
+
+def _groups(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterator[list[Read]]:
+    """The rows that each buffer of the file completes."""
+    complete: dict[Span, list[MatrixRef]] = defaultdict(list)
+    for ref in refs:
+        complete[max(ref.spans)].append(ref)
+    uses = Counter(span for ref in refs for span in ref.spans)
+    spans = sorted(uses)
+    partners = [ref.partner for span in spans for ref in complete[span] if ref.partner]
+    elsewhere = _elsewhere(source, refs)
+    own, beside = source.stream(refs[0].tensor.file, spans), _partners(bases, partners)
+    held: dict[Span, bytearray] = {}
+    try:
+        for span, buffer in zip(spans, own, strict=True):
+            held[span] = buffer
+            yield [
+                (ref, list(_bytes_of(ref, held, elsewhere)), next(beside) if ref.partner else None)
+                for ref in complete[span]
+            ]
+            for ref in complete[span]:
+                uses.subtract(ref.spans)
+            held = {part: held[part] for part in held if uses[part]}
+    finally:
+        for stream in (own, beside):
+            if isinstance(stream, Generator):
+                stream.close()
+
+
+def _elsewhere(source: Source, refs: Sequence[MatrixRef]) -> dict[TensorRef, bytes]:
+    """Companions that lie in another shard than their codes, read before the stream begins."""
+    others = {other for ref in refs for other in ref.others if other.file != ref.tensor.file}
+    return {other: source.read(other.file, other.start, other.stop) for other in others}
+
+
+def _bytes_of(
+    ref: MatrixRef, held: Mapping[Span, bytearray], elsewhere: Mapping[TensorRef, bytes]
+) -> Iterator[bytes | bytearray]:
+    """A row's own bytes, then those of what it needs besides, in the order of `ref.others`."""
+    yield held[ref.start, ref.stop]
+    for other in ref.others:
+        here = other.file == ref.tensor.file
+        yield held[other.start, other.stop] if here else elsewhere[other]
+
+
+def _partners(bases: Source, partners: Sequence[MatrixRef]) -> Iterator[bytearray | SourceError]:
+    """The bytes of each partner, or why they can't be had; partners that share bytes share a buffer."""
+    shared = [list(same) for _, same in groupby(partners, key=_place)]
+    for same, buffer in zip(shared, _distinct(bases, [same[0] for same in shared]), strict=True):
+        yield from repeat(buffer, len(same))
+
+
+def _distinct(bases: Source, partners: Sequence[MatrixRef]) -> Iterator[bytearray | SourceError]:
+    """One stream as long as offsets ascend in a file."""
+    for run in _runs(partners):
+        done = 0
+        try:
+            for buffer in bases.stream(run[0].tensor.file, [(one.start, one.stop) for one in run]):
+                yield buffer
+                done += 1
+        except SourceError as error:
+            if error.retryable:
+                raise
+            yield from repeat(error, len(run) - done)
+
+
+def _runs(partners: Sequence[MatrixRef]) -> list[list[MatrixRef]]:
+    runs: list[list[MatrixRef]] = []
+    for one in partners:
+        last = runs[-1][-1] if runs else None
+        if last and last.tensor.file == one.tensor.file and last.stop <= one.start:
+            runs[-1].append(one)
+        else:
+            runs.append([one])
+    return runs
+
+
+def _place(one: MatrixRef) -> tuple[FileRef, int, int]:
+    return one.tensor.file, one.start, one.stop
