@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from jobs.blas import prefer_wide_kernels
 from jobs.exitcodes import Exit
 
 _FORMATS = ("table", "csv", "json", "parquet")
@@ -448,6 +449,7 @@ def _one_thread() -> None:
     """One BLAS thread a worker: more only wait for each other. Must come before numpy is imported."""
     for name in _THREADS:
         os.environ.setdefault(name, "1")
+    prefer_wide_kernels(os.environ)
 
 
 def _brief(form: str | None, output: Path | None) -> bool:

@@ -1,22 +1,24 @@
 """One matrix -> one row of `layers`: the science composed, without I/O."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
+from functools import cache
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from scanner.spectra import eigen
-from scanner.spectra.alternatives import AlternativesFit, fit_alternatives
+from scanner.spectra.alternatives import fit_alternatives
 from scanner.spectra.bootstrap import bootstrap_p
 from scanner.spectra.bulk import BulkFit, fit_bulk
+from scanner.spectra.certificate import certified_singular_values
 from scanner.spectra.erg import fit_erg
 from scanner.spectra.estimators import farms_alpha, fit_clipped, fit_peak
 from scanner.spectra.fourier import fourier_spectrum
 from scanner.spectra.metrics import Norms, alpha_weighted, log_alpha_norm, norms
 from scanner.spectra.moments import Moments, MomentsAccumulator
-from scanner.spectra.null import NullFit, compare_to_null, null_seed, randomised
+from scanner.spectra.null import compare_to_null, null_seed, randomised
 from scanner.spectra.phases import classify
 from scanner.spectra.quantiles import esd_quantiles
 from scanner.spectra.tailfit import fit_tail
@@ -38,6 +40,7 @@ from schemas.results import (
 from schemas.rows import LayerMetrics
 
 _MOST_FOURIER_AXES = 4
+_SVD_UP_TO_SIDE = 32
 _UNCOUNTED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LM_HEAD, Role.LORA})
 
 
@@ -64,17 +67,22 @@ def measure(
     all else is O(n log n) in their number and one pass over the entries.
     """
     started = perf_counter()
-    own = solved(weights, config, device, with_gram=keep is not None)
+    own = solved(weights, config, device, with_gram=keep is not None, method=_least_work(ref, config))
+    compat = _weightwatcher(ref, weights, own.spectrum, config)
+    if compat is None:
+        exact = solved(weights, config, device, method="svd")
+        own = Solved(exact.moments, exact.spectrum, exact.tail, own.gram)
+        compat = _weightwatcher(ref, weights, own.spectrum, config) or {}
     if keep is not None:
         keep(own)
     moments, spectrum, tail = own.moments, own.spectrum, own.tail
-    row = replace(
-        place(ref, config),
-        status=RowStatus.OK,
-        num_evals=spectrum.evals.size,
-        spectrum_method=spectrum.method,
-        device=spectrum.device,
-        estimator=estimator_of(config.tail),
+    values = _place(ref, config) | {
+        "status": RowStatus.OK,
+        "num_evals": spectrum.evals.size,
+        "spectrum_method": spectrum.method,
+        "device": spectrum.device,
+        "estimator": estimator_of(config.tail),
+        "counted": tail.status == FitStatus.OK and ref.role not in _UNCOUNTED,
         **_base(ref),
         **_entries(moments),
         **_scores(spectrum, tail, config),
@@ -83,16 +91,21 @@ def measure(
         **_bootstrap(ref, spectrum, tail, config),
         **_shapes(weights, spectrum, tail, config),
         **null_block(ref, weights, own, config),
-        **_weightwatcher(ref, spectrum, config),
-    )
-    counted = row.fit_ok and ref.role not in _UNCOUNTED
-    return replace(row, counted=counted, secs=perf_counter() - started)
+        **compat,
+    }
+    return LayerMetrics(**values, secs=perf_counter() - started)
 
 
-def solved(weights: eigen.Weights, config: ScanConfig, device: str, with_gram: bool = False) -> Solved:
+def solved(
+    weights: eigen.Weights,
+    config: ScanConfig,
+    device: str,
+    with_gram: bool = False,
+    method: str | None = None,
+) -> Solved:
     """Spectrum and tail fit of a matrix, by SVD where the Gram matrix is not accurate enough for the tail."""
     grams: list[FloatArray] = []
-    moments, spectrum = taken_apart(weights, config, device, keep=grams.append if with_gram else None)
+    moments, spectrum = taken_apart(weights, config, device, method, keep=grams.append if with_gram else None)
     tail = fit_tail(spectrum, rules=config.tail)
     if _beyond_gram(spectrum, tail, config):
         moments, spectrum = taken_apart(weights, config, device, "svd")
@@ -102,33 +115,36 @@ def solved(weights: eigen.Weights, config: ScanConfig, device: str, with_gram: b
 
 def place(ref: MatrixRef, config: ScanConfig) -> LayerMetrics:
     """The row of `ref` before anything is measured: where it is, and why it is skipped if it is."""
+    return LayerMetrics(**_place(ref, config))
+
+
+def _place(ref: MatrixRef, config: ScanConfig) -> dict[str, Any]:
     tensor = ref.tensor
-    sides = _sides(ref)
-    return LayerMetrics(
-        repo_id=tensor.file.repo.repo_id,
-        revision=tensor.file.repo.revision,
-        file=tensor.file.path,
-        tensor=tensor.name,
-        file_sha256=tensor.file.sha256,
-        component=ref.component,
-        part=ref.part,
-        expert_id=ref.expert_id,
-        slice_id=ref.slice_id,
-        layer_index=ref.layer_index,
-        matrix_index=ref.index,
-        role=ref.role,
-        is_last=ref.is_last,
-        dtype=tensor.dtype,
-        quant_method=ref.quant_method,
-        shape=tensor.shape,
-        conv_mode=_conv_mode(ref, config),
-        config_fingerprint=config.fingerprint(),
-        code_version=code_version(),
-        status=RowStatus.SKIPPED if ref.skip else RowStatus.OK,
-        status_reason=ref.skip or ref.note,
-        lora_rank=ref.lora.rank if ref.lora else None,
-        **sides,
-    )
+    return {
+        "repo_id": tensor.file.repo.repo_id,
+        "revision": tensor.file.repo.revision,
+        "file": tensor.file.path,
+        "tensor": tensor.name,
+        "file_sha256": tensor.file.sha256,
+        "component": ref.component,
+        "part": ref.part,
+        "expert_id": ref.expert_id,
+        "slice_id": ref.slice_id,
+        "layer_index": ref.layer_index,
+        "matrix_index": ref.index,
+        "role": ref.role,
+        "is_last": ref.is_last,
+        "dtype": tensor.dtype,
+        "quant_method": ref.quant_method,
+        "shape": tensor.shape,
+        "conv_mode": _conv_mode(ref, config),
+        "config_fingerprint": config.fingerprint(),
+        "code_version": code_version(),
+        "status": RowStatus.SKIPPED if ref.skip else RowStatus.OK,
+        "status_reason": ref.skip or ref.note,
+        "lora_rank": ref.lora.rank if ref.lora else None,
+        **_sides(ref),
+    }
 
 
 def _sides(ref: MatrixRef) -> dict[str, Any]:
@@ -254,8 +270,14 @@ def _scores(spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, 
     )
 
 
-def _columns(record: Norms | BulkFit | TailFit | AlternativesFit | NullFit) -> dict[str, Any]:
-    return {k: v for k, v in asdict(record).items() if k not in ("status", "estimator")}
+def _columns(record: Any) -> dict[str, Any]:
+    """The fields of a result record by name; `asdict` would copy every value."""
+    return {name: getattr(record, name) for name in _names(record.__class__)}
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if field.name not in ("status", "estimator"))
 
 
 def _derived(
@@ -263,7 +285,7 @@ def _derived(
 ) -> dict[str, Any]:
     share = config.thresholds.rank0_share
     phase = classify(scale, bulk, tail, spectrum.evals.size, share)
-    erg = asdict(fit_erg(spectrum.evals, tail)) if config.stages.erg else {}
+    erg = _columns(fit_erg(spectrum.evals, tail)) if config.stages.erg else {}
     if tail.alpha is None:
         return {"phase": phase} | erg
     return erg | {
@@ -287,7 +309,7 @@ def _estimates(
         return {}
     peak = fit_peak(spectrum.evals, config.tail)
     clipped = fit_clipped(spectrum.evals, tail, config.tail)
-    return asdict(peak) | asdict(clipped) | {"alpha_farms": farms_alpha(weights, config.tail)}
+    return _columns(peak) | _columns(clipped) | {"alpha_farms": farms_alpha(weights, config.tail)}
 
 
 def _bootstrap(ref: MatrixRef, spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, Any]:
@@ -308,7 +330,7 @@ def _shapes(weights: eigen.Weights, spectrum: Spectrum, tail: TailFit, config: S
     if config.stages.quantiles:
         found["esd_quantiles"] = esd_quantiles(spectrum.evals, config.tail)
     if config.stages.vectors and tail.xmin is not None and not _transformed(weights.shape, config):
-        found |= asdict(vector_entropies(weights, tail.xmin))
+        found |= _columns(vector_entropies(weights, tail.xmin))
     return found
 
 
@@ -329,20 +351,36 @@ def null_block(ref: MatrixRef, weights: eigen.Weights, own: Solved, config: Scan
     return {"null_status": fit.status} | known | _columns(fit)
 
 
-def _weightwatcher(ref: MatrixRef, spectrum: Spectrum, config: ScanConfig) -> dict[str, Any]:
-    shape, pool = ref.tensor.shape, ref.slice_id is None
+def _ww_asks(ref: MatrixRef, config: ScanConfig) -> bool:
+    """Whether the row is one of WeightWatcher's."""
+    shape = ref.tensor.shape
     if config.profile != "weightwatcher" or ref.shape != shape or _transformed(shape, config):
+        return False
+    return ww_has_row(shape, ref.tensor.name, pool=ref.slice_id is None)
+
+
+def _least_work(ref: MatrixRef, config: ScanConfig) -> str | None:
+    """SVD for WeightWatcher's columns where it costs less than a certificate, or where there is none."""
+    cheap = min(ref.shape[:2]) <= _SVD_UP_TO_SIDE or config.weightwatcher.fix_fingers != "off"
+    return "svd" if cheap and _ww_asks(ref, config) else None
+
+
+def _weightwatcher(
+    ref: MatrixRef, weights: eigen.Weights, spectrum: Spectrum, config: ScanConfig
+) -> dict[str, Any] | None:
+    """WeightWatcher's columns; empty where it has no row, None where they are not certain without an SVD."""
+    if not _ww_asks(ref, config):
         return {}
-    if not ww_has_row(shape, ref.tensor.name, pool=pool):
-        return {}
-    slices = spectrum.evals[None] if spectrum.slices is None else spectrum.slices
-    n, m, kernel = ww_sides(shape)
-    row = compat_row(
-        np.sqrt(slices),
-        n,
-        m,
-        is_conv2d=len(shape) == 4,
-        slice_of=1 if pool else kernel,
-        fix_fingers=config.weightwatcher.fix_fingers,
-    )
-    return asdict(row)
+    n, m, kernel = ww_sides(ref.tensor.shape)
+    conv, slice_of = len(ref.tensor.shape) == 4, 1 if ref.slice_id is None else kernel
+    certified: dict[str, Any] = {}
+    if spectrum.method == "svd_f64":
+        sigma = np.sqrt(spectrum.evals[None] if spectrum.slices is None else spectrum.slices)
+    else:
+        known = certified_singular_values(weights, spectrum, np.sqrt(slice_of / 2.0) if conv else 1.0)
+        if known is None:
+            return None
+        sigma, certified = known, {"hard_rank": spectrum.evals.size}
+    fix_fingers = config.weightwatcher.fix_fingers
+    row = compat_row(sigma, n, m, is_conv2d=conv, slice_of=slice_of, fix_fingers=fix_fingers)
+    return _columns(row) | certified

@@ -4,10 +4,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 from math import isfinite, prod
+from operator import attrgetter
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +25,7 @@ from scanner.weights.opened import open_weights
 from scanner.weights.pairing import Base, paired
 from scanner.weights.plan import plan_units
 from scanner.weights.selection import WeightGroup, choose_files
+from schemas.columns import columns
 from schemas.config import ScanConfig, WorkLimits, code_version
 from schemas.errors import FormatError, NumericsError, ScanError, SourceError
 from schemas.refs import FileRef, MatrixRef, RepoRef, Repository, TensorRef, WorkUnit, is_safe_path
@@ -35,6 +37,8 @@ FIRST_READ = 100_000
 """Bytes read to find a header; holds the whole of it for 97 % of the hub's files."""
 
 _MAX_CONFIG = 1 << 20
+_NUMBERS = tuple(name for name, about in columns(LayerMetrics).items() if about["arrow"].startswith("float"))
+_numbers = attrgetter(*_NUMBERS)
 _MAX_MESSAGE = 512
 
 
@@ -263,9 +267,8 @@ def _compared(
 
 def _require_numbers(row: LayerMetrics) -> None:
     """A NaN or Inf among the results is our fault, and must not reach a mean."""
-    values = ((field.name, getattr(row, field.name)) for field in fields(row))
-    bad = [name for name, value in values if isinstance(value, float) and not isfinite(value)]
-    if bad:
+    if not all(map(isfinite, filter(None, _numbers(row)))):
+        bad = [name for name in _NUMBERS if not isfinite(getattr(row, name) or 0.0)]
         raise NumericsError(FailureKind.INTERNAL, f"not finite: {', '.join(bad)}")
 
 

@@ -9,11 +9,14 @@ T = TypeVar("T")
 
 
 def prefetched(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
-    """Yield `items` in order, up to `depth` of them read ahead by one thread.
+    """Yield `items` in order, up to `depth` of them read ahead by one thread; depth 0 is no thread.
 
     An error of the source is raised here, after the items before it. Closing this generator waits for the
     read under way and closes the source if it is a generator.
     """
+    if not depth:
+        yield from items
+        return
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as reader:
         ahead = deque(reader.submit(next, items, end) for _ in range(depth))

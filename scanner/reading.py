@@ -10,6 +10,9 @@ from scanner.sources.base import Source, Span
 from schemas.errors import SourceError
 from schemas.refs import FileRef, MatrixRef, TensorRef
 
+READ_AHEAD_FROM = 4 << 20
+"""Bytes of a file below which nothing is read ahead: a thread and its hand-overs cost more than they save."""
+
 Read = tuple[MatrixRef, list[bytes | bytearray], bytearray | SourceError | None]
 """A row, its bytes, and those of its partner: None where nothing is compared, or why they are not there."""
 
@@ -17,7 +20,8 @@ Read = tuple[MatrixRef, list[bytes | bytearray], bytearray | SourceError | None]
 def streamed(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterator[Read]:
     """Each row of a file once the last of its bytes is here; the next buffers are read meanwhile."""
     if refs:
-        with closing(prefetched(_groups(source, refs, bases))) as groups:
+        depth = 2 if sum(ref.nbytes for ref in refs) >= READ_AHEAD_FROM else 0
+        with closing(prefetched(_groups(source, refs, bases), depth)) as groups:
             for group in groups:
                 yield from group
 

@@ -235,7 +235,6 @@ def profile_config(profile: str) -> ScanConfig:
         return ScanConfig(
             profile="weightwatcher",
             matrices=MatrixRules(min_side=1, depthwise=True, as_stored=True),
-            spectrum=SpectrumRules(method="svd"),
         )
     raise ConfigError(f"unknown profile {profile!r}; choose one of {', '.join(PROFILES)}")
 

@@ -102,7 +102,7 @@ class LayerMetrics:
     rank0_frac: float | None = column("float64", "[0,1] share <= 1e-6 lambda_max", _NO_SPECTRUM)
     entropy: float | None = column("float64", "[0,1] spectral entropy / ln num_evals", _NO_SPECTRUM)
     eff_rank: float | None = column("float64", "exp of the entropy, [1, num_evals]", _NO_SPECTRUM)
-    hard_rank: int | None = column("int32", "numerical rank, [0, num_evals]", "spectrum not svd_f64")
+    hard_rank: int | None = column("int32", "numerical rank, [0, num_evals]", "not svd_f64, nor certified")
     log_soft_rank: float | None = column(
         "float64", "log_norm / log_spectral_norm", "as norm, or |log_spectral_norm| < .05"
     )

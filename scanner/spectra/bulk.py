@@ -61,7 +61,7 @@ def fit_bulk(spectrum: Spectrum, rules: BulkRules | None = None) -> BulkFit:
         return BulkFit(status=BlockStatus.NO_BULK)
     top = float(lam[-1])
     plus = sigma2 * (np.sqrt(n) + np.sqrt(m)) ** 2
-    spikes = lam[lam > sigma2 * edge_unit]
+    spikes = lam[_below(lam, sigma2 * edge_unit).size :]
     distance = _ks(mp_cdf(bulk / (sigma2 * n), spectrum.Q))
     allowed = np.log(m) / (2 * m) if conv else max(np.log(m) / m, 0.004)
     return BulkFit(
@@ -126,17 +126,28 @@ def _converge(lam: FloatArray, n: int, q: float, edge_unit: float) -> tuple[floa
     (So that word embeddings, a long tail without a plateau, keep a bulk.)
     """
     scale = n * mp_median(q)
-    sigma2 = float(np.median(lam)) / scale
-    bulk = lam[lam <= sigma2 * edge_unit]
+    sigma2 = _middle(lam) / scale
+    bulk = _below(lam, sigma2 * edge_unit)
     for _ in range(_MAX_ROUNDS):
-        before, step = sigma2, float(np.median(bulk)) / scale
-        inside = lam[lam <= step * edge_unit]
+        before, step = sigma2, _middle(bulk) / scale
+        inside = _below(lam, step * edge_unit)
         if inside.size < lam.size / 4:
             break
         sigma2, bulk = step, inside
         if abs(sigma2 - before) < 1e-6 * before:
             break
     return sigma2, bulk
+
+
+def _below(ascending: FloatArray, limit: float) -> FloatArray:
+    """The values <= limit."""
+    return ascending[: ascending.searchsorted(limit, side="right")]
+
+
+def _middle(ascending: FloatArray) -> float:
+    """The median."""
+    half = ascending.size // 2
+    return float(ascending[half] if ascending.size % 2 else (ascending[half - 1] + ascending[half]) / 2)
 
 
 def _ks(cdf: FloatArray) -> float:

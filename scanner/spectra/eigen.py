@@ -158,6 +158,12 @@ def _squared_singular_values(full: FloatArray) -> FloatArray:
         raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"singular values: {error}") from error
 
 
+def slice_of(weights: Weights, which: int) -> FloatArray:
+    """One slice X of `weights`, (rows, columns) float64: the matrix itself, or a kernel position."""
+    full = weights.block(slice(None), slice(None))
+    return full if full.ndim == 2 else _kernel_first(full)[which]
+
+
 def _kernel_first(piece: FloatArray) -> FloatArray:
     """(o, i, k...) -> contiguous (prod k, o, i), kernel positions in row-major order."""
     o, i = piece.shape[:2]

@@ -34,7 +34,7 @@ def test_profiles():
     full = profile_config("full").stages
     assert (full.erg, full.alternatives, full.null_model) == (True, True, True)
     compat = profile_config("weightwatcher")
-    assert (compat.profile, compat.spectrum.method) == ("weightwatcher", "svd")
+    assert (compat.profile, compat.matrices.depthwise) == ("weightwatcher", True)
     assert (compat.matrices.min_side, compat.matrices.depthwise) == (1, True)
 
 
@@ -52,7 +52,8 @@ def test_a_file_overrides_only_what_it_names(toml):
 
 def test_a_file_may_choose_its_profile(toml):
     config = from_toml(toml('profile = "weightwatcher"\n[spectrum]\nblock = 64\n'))
-    assert config.spectrum == SpectrumRules(method="svd", block=64)
+    assert config.matrices == profile_config("weightwatcher").matrices
+    assert config.spectrum == SpectrumRules(block=64)
     assert config.matrices.depthwise
 
 

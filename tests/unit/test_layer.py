@@ -225,7 +225,7 @@ def test_weightwatchers_columns_need_its_profile(trained, plain):
     row = row_of(trained, profile_config("weightwatcher"))
     of_clipping = {"ww_num_fingers", "ww_raw_alpha"}
     assert {column for column in WW_COLUMNS if getattr(row, column) is None} == of_clipping
-    assert (row.ww_status, row.spectrum_method) == ("success", "svd_f64")
+    assert (row.ww_status, row.spectrum_method, row.hard_rank) == ("success", "gram_f64", 120)
     assert row.alpha == pytest.approx(plain.alpha, rel=1e-9)
 
 

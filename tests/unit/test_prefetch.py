@@ -33,7 +33,7 @@ def pumps():
     return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
-@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("depth", [0, 1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 3, 50])
 def test_everything_comes_in_order(count, depth):
     assert list(prefetched(iter(range(count)), depth)) == list(range(count))
@@ -95,3 +95,11 @@ def test_nothing_is_read_before_the_first_item_is_asked_for():
 def test_two_streams_do_not_mix():
     first, second = prefetched(iter("abc")), prefetched(iter("xyz"))
     assert list(zip(first, second, strict=True)) == [("a", "x"), ("b", "y"), ("c", "z")]
+
+
+def test_depth_zero_takes_an_item_when_it_is_asked_for_and_closes_the_source():
+    source = Source(range(10))
+    items = prefetched(iter(source), 0)
+    assert (next(items), source.taken) == (0, 1)
+    items.close()
+    assert source.closed.is_set()

@@ -1,0 +1,140 @@
+"""Columns from a Gram spectrum: equal to those of an SVD where granted, refused where rounding could decide."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from scanner.layer import measure
+from scanner.spectra.certificate import RELATIVE, certified_singular_values, least_singular_value
+from scanner.spectra.eigen import DenseWeights, solve
+from schemas.config import SpectrumRules, profile_config
+from schemas.refs import FileRef, MatrixRef, RepoRef, TensorRef
+from schemas.rows import LayerMetrics
+
+GRAM = profile_config("weightwatcher")
+SVD = replace(GRAM, spectrum=SpectrumRules(method="svd"))
+FILE = FileRef(RepoRef("owner/name", "0" * 40), "model.safetensors", 1 << 30, "content")
+COLUMNS = [field.name for field in fields(LayerMetrics) if field.name.startswith("ww_")]
+
+
+def row_of(array, config):
+    tensor = TensorRef(FILE, "layer.weight", "F64", array.shape, 0, 0)
+    return measure(
+        MatrixRef(tensor=tensor, index=0, shape=array.shape, start=0, stop=0), DenseWeights(array), config
+    )
+
+
+def student(*shape, seed=0):
+    return np.random.default_rng(seed).standard_t(3, shape) * 0.1
+
+
+def with_evals(evals, rows=None):
+    """A matrix with these eigenvalues of W^T W, and vectors without structure."""
+    rng = np.random.default_rng(1)
+    n = len(evals)
+    left = np.linalg.qr(rng.standard_normal((rows or n, n)))[0]
+    return left * np.sqrt(evals) @ np.linalg.qr(rng.standard_normal((n, n)))[0]
+
+
+def certified(array, scale=1.0):
+    weights = DenseWeights(array)
+    return certified_singular_values(weights, solve(weights), scale)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(300, 120), (200, 200), (384, 384), (64, 33, 3, 3), (48, 48, 3, 3), (140, 140, 1, 2), (40, 60, 1, 1)],
+)
+def test_every_column_is_that_of_an_svd(shape):
+    fast, slow = row_of(student(*shape), GRAM), row_of(student(*shape), SVD)
+    assert (fast.spectrum_method, slow.spectrum_method) == ("gram_f64", "svd_f64")
+    assert fast.hard_rank == slow.hard_rank
+    for column in COLUMNS:
+        found, expected = getattr(fast, column), getattr(slow, column)
+        if isinstance(expected, float):
+            expected = pytest.approx(expected, rel=RELATIVE)
+        assert found == expected, column
+
+
+@pytest.mark.parametrize("rank", [50, 99])
+def test_a_lost_rank_is_refused(rank):
+    array = student(120, rank) @ student(rank, 100, seed=2)
+    assert certified(array) is None
+    row = row_of(array, GRAM)
+    assert (row.spectrum_method, row.ww_rank_loss, row.hard_rank) == ("svd_f64", 100 - rank, rank)
+
+
+def test_a_spectrum_of_less_precision_is_refused():
+    weights = DenseWeights(student(200, 100))
+    spectrum = solve(weights)
+    assert certified_singular_values(weights, spectrum, 1.0) is not None
+    assert certified_singular_values(weights, replace(spectrum, method="gram_f32"), 1.0) is None
+
+
+def test_a_slice_of_zeros_is_refused():
+    array = student(32, 32, 3, 3)
+    array[:, :, 1, 1] = 0.0
+    assert certified(array) is None
+    assert row_of(array, GRAM).ww_rank_loss == 32
+
+
+@pytest.mark.parametrize("limit", [1e-5, 1e-6])
+@pytest.mark.parametrize("side", [1 - 1e-15, 1 + 1e-15])
+def test_an_eigenvalue_at_an_absolute_limit_is_refused(limit, side):
+    evals = np.append(limit * side, np.linspace(0.5, 1.0, 99) ** -3)
+    assert certified(with_evals(evals)) is None
+    evals[0] *= 3
+    assert certified(with_evals(evals)) is not None
+
+
+def test_the_limits_are_those_of_the_scaled_weights():
+    evals = np.append(2e-5, np.linspace(0.5, 1.0, 99) ** -3)
+    assert certified(with_evals(evals), scale=1.0) is not None
+    assert certified(with_evals(evals), scale=0.5**0.5) is None
+
+
+def test_a_tail_far_below_the_largest_eigenvalue_is_refused():
+    evals = np.linspace(0.5, 1.0, 100) ** -3
+    assert certified(with_evals(evals, 150)) is not None
+    evals[-1] = 1e7
+    assert certified(with_evals(evals, 150)) is None
+
+
+def test_twin_eigenvalues_at_the_start_of_the_tail_are_refused():
+    bulk, tail = np.linspace(0.1, 0.2, 60), np.linspace(0.05, 1.0, 40) ** -0.5
+    assert certified(with_evals(np.append(bulk, tail), 150)) is not None
+    twins = np.repeat(np.append(bulk, tail), 2)
+    assert certified(with_evals(twins, 250)) is None
+
+
+def test_a_trace_log_condition_met_exactly_is_refused():
+    """The 20 largest of 32 eigenvalues multiply to one, and the mean of all is one."""
+    high = 2.0 * 1.05 ** np.arange(10)
+    top = np.append(high, 1.0 / high)
+    rest = np.linspace(0.98, 1.02, 12) * (32.0 - top.sum()) / 12
+    assert certified(with_evals(np.append(rest, top), 60)) is None
+    assert certified(with_evals(np.append(rest * 0.99, top), 60)) is not None
+
+
+@pytest.mark.parametrize("ratio", [1e-2, 1e-3, 1e-4])
+def test_the_least_singular_value_of_a_large_square_matrix(ratio):
+    sigma = np.append(np.linspace(0.1, 3.0, 199), ratio)
+    array = with_evals(sigma**2)
+    exact = np.linalg.svd(array, compute_uv=False)[-1]
+    evals = solve(DenseWeights(array)).evals
+    found = least_singular_value(array, evals, 64 * 2.2e-16 * evals[-1])
+    assert found == pytest.approx(exact, rel=1e-9)
+
+
+def test_two_least_singular_values_that_cannot_be_told_apart_have_no_answer():
+    sigma = np.append(np.linspace(0.1, 3.0, 198), [1e-4, 1.0000001e-4])
+    array = with_evals(sigma**2)
+    evals = solve(DenseWeights(array)).evals
+    assert least_singular_value(array, evals, 64 * 2.2e-16 * evals[-1]) is None
+
+
+def test_a_nearly_singular_matrix_has_no_certified_least_singular_value():
+    array = with_evals(np.append(np.linspace(0.1, 3.0, 199), 1e-7) ** 2)
+    evals = solve(DenseWeights(array)).evals
+    assert least_singular_value(array, evals, 64 * 2.2e-16 * evals[-1]) is None
