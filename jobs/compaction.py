@@ -2,7 +2,7 @@
 
 The rows of finished repositories are written to a new generation (generations.py), sorted so that a model is
 one run of rows; what may still be replaced is carried over as it is; then one rename makes the new generation
-live. A kill before it leaves the old generation, a kill after it the new one; the next writer sweeps the other.
+live. A kill before it leaves the old generation, a kill after it the new one; the next writer sweeps the rest.
 """
 
 import os
@@ -26,8 +26,8 @@ LOOSE_PARTS = 512
 """Parts of a table beyond which a scan compacts: opening them is then most of the time of a question."""
 
 _GROWTH = 2
-"""A merged file of layers is written again when it has at most this many times the rows that join it: a row is
-then written a few times in the life of a lake, and large files are left alone."""
+"""A merged file of layers is written again when it has at most this many times the rows that join it: so each row
+is written a few times in the life of a lake, and large files are left alone."""
 
 _SCHEMAS = {
     **{table: SCHEMAS[table] for table in TABLES},
@@ -59,8 +59,8 @@ def is_due(store: Store) -> bool:
 def compact(store: Store) -> bool:
     """Merge the parts of finished repositories and make the result the live generation of `store`.
 
-    False if there is nothing to merge. Raises LakeError where the lake cannot be written or a part is damaged,
-    and leaves the lake as it was. Takes about as much room again until the parts it replaced are swept.
+    False if there is nothing to merge. Raises LakeError where the lake cannot be written or a part is
+    damaged, and leaves it as it was. Takes about as much room again until the parts it replaced are swept.
     """
     if not any(_finished(store, table) for table in TABLES):
         return False

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.generations import merged_file
+from schemas.errors import LakeError
 from schemas.tables import SCHEMAS
 
 Key = tuple[str, str, str]
@@ -42,13 +43,17 @@ class Piece:
 def read_parts(paths: Sequence[Path], named: str | None = None) -> pa.Table:
     """All rows of small parts in the order given; a column `named` tells the part's name without suffix.
 
-    By DuckDB, which opens and decodes a small file of many columns in a third of pyarrow's time.
+    By DuckDB, which opens and decodes a small file of many columns in a third of pyarrow's time. Raises
+    LakeError for a damaged part.
     """
     name = "" if named is None else f", regexp_extract(filename, '([^/]*)\\.parquet$', 1) AS {named}"
     query = f"SELECT * EXCLUDE filename{name} FROM read_parquet(?, union_by_name=true, filename=true)"
     with duckdb.connect(config={"threads": 2}) as connection:
         connection.execute("SET TimeZone='UTC'")
-        return connection.sql(query, params=[[str(path) for path in paths]]).to_arrow_table()
+        try:
+            return connection.sql(query, params=[[str(path) for path in paths]]).to_arrow_table()
+        except duckdb.Error as error:
+            raise LakeError(f"cannot read the parts to merge: {error}") from error
 
 
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -115,7 +120,7 @@ class MergedFiles:
             self._close()
         if self._writer is None:
             self._open(table.schema)
-        self._writer.write_table(table, row_group_size=ROW_GROUP)
+        self._writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP)
         self._rows += table.num_rows
 
     def _open(self, schema: pa.Schema) -> None:
@@ -135,7 +140,7 @@ class MergedFiles:
 
 
 def _repeating(schema: pa.Schema) -> list[str]:
-    """Columns worth a dictionary: floats hardly repeat, and finding that out is a third of the writer's time."""
+    """Columns worth a dictionary: floats hardly repeat; to find that out is a third of the writer's time."""
     return [field.name for field in schema if not pa.types.is_floating(field.type)]
 
 

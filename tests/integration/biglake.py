@@ -1,6 +1,6 @@
 """Lakes of any size without a scan: the rows of one real small model, multiplied and shaken by whole columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -45,9 +45,9 @@ def reference(number: int) -> RepoRef:
     return RepoRef(f"owner{number * 7919 % 4001:04}/model-{number:07}", f"{number:040x}")
 
 
-def layer_rows(models: range) -> pa.Table:
+def layer_rows(models: Sequence[int]) -> pa.Table:
     """Rows of several models in order, ROWS each."""
-    random = np.random.default_rng(models.start)
+    random = np.random.default_rng(models[0])
     pattern = np.tile(np.arange(ROWS), len(models))
     table = _model().take(pattern)
     for place, field in enumerate(table.schema):
@@ -56,8 +56,8 @@ def layer_rows(models: range) -> pa.Table:
     return _named(table, np.repeat(np.asarray(models), ROWS))
 
 
-def repository_rows(models: range) -> pa.Table:
-    random = np.random.default_rng(models.start)
+def repository_rows(models: Sequence[int]) -> pa.Table:
+    random = np.random.default_rng(models[0])
     numbers = np.asarray(models)
     table = _repository().take(np.zeros(len(models), int))
     sizes = (10 ** random.uniform(7, 10.5, len(models))).astype("i8")
@@ -91,8 +91,15 @@ def _shaken(column: pa.ChunkedArray, kind: pa.DataType, random: np.random.Genera
     missing = column.is_null().to_numpy()
     if missing.all():
         return pa.nulls(len(column), kind)
-    values = column.fill_null(0).to_numpy() * (1 + 0.1 * np.abs(random.standard_normal(len(column))))
+    noise = np.roll(_noise(len(column)), random.integers(len(column)))
+    values = column.fill_null(0).to_numpy() * noise
     return pa.array(values.astype(kind.to_pandas_dtype()), kind, mask=missing)
+
+
+@cache
+def _noise(length: int) -> np.ndarray:
+    """Drawn once: each column of each block turns it by another number of places."""
+    return 1 + 0.1 * np.abs(np.random.default_rng(length).standard_normal(length))
 
 
 @cache
