@@ -2,7 +2,7 @@
 
 The rows of finished repositories are written to a new generation (generations.py), sorted so that a model is
 one run of rows; what may still be replaced is carried over as it is; then one rename makes the new generation
-live. A kill before it leaves the old generation, a kill after it the new one; the next writer sweeps the rest.
+live. A kill before it leaves the old generation, a kill after it the new one; the next writer sweeps.
 """
 
 import os
@@ -26,7 +26,7 @@ LOOSE_PARTS = 512
 """Parts of a table beyond which a scan compacts: opening them is then most of the time of a question."""
 
 _GROWTH = 2
-"""A merged file of layers is written again when it has at most this many times the rows that join it: so each row
+"""A merged file of layers is written again when it has at most this many times the rows that join it: a row
 is written a few times in the life of a lake, and large files are left alone."""
 
 _SCHEMAS = {

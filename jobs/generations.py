@@ -1,13 +1,13 @@
-"""Which parts of a lake are live: a folder for each generation of a table, and a file that names the live one.
+"""Which parts of a lake are live: a folder for each generation of a table, a file that names the live one.
 
     layers/KEY.parquet            generation 0: parts as scans leave them
     layers/000001/_00000.parquet  generation 1: parts merged by a compaction
     layers/000001/KEY.parquet     and those that came since
 
 `lake.json` names the generation; replacing that file is the one step that makes a compaction seen. A live
-folder loses no rows, and one that is no longer live does not change: whoever has read `lake.json` once may read
-on from the folder it named, until `sweep` removes it. Each folder holds `_empty.parquet`, which every view names:
-it is removed first, so that a reader who comes too late gets an error, never a part of the rows.
+folder loses no rows, and one that is no longer live does not change: whoever has read `lake.json` once may go
+on with the folder it named, until `sweep` removes it. Each folder holds `_empty.parquet`, which every view
+names: it is removed first, so that a reader who comes too late gets an error, never a part of the rows.
 """
 
 import json

@@ -44,7 +44,7 @@ def view_sql(lake: Path) -> str:
 def connect(lake: Path) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the lake's views. Raises LakeError when there is no lake or it is damaged."""
     open_lake(lake)
-    connection = duckdb.connect(config={"threads": 2})
+    connection = duckdb.connect(config={"threads": 2, "parquet_metadata_cache": True})
     connection.execute("SET TimeZone='UTC'")
     try:
         connection.execute(view_sql(lake))

@@ -123,11 +123,10 @@ class Store:
             sorted((row for part, _ in outcomes for row in part), key=lambda row: row.matrix_index),
             config.thresholds,
         )
-        rows = tuple(replace(row, scan_id=scan_id) for row in rows)
         failures = [*plan.failures, *(failure for _, part in outcomes for failure in part)]
         about = [_completed(row, rows, plan, config, scan_id) for row in plan.components]
         recorded = self.record(key, failures, scan_id)
-        self._write("layers", self.part("layers", key), rows)
+        write_table(_stamped(to_table("layers", rows), scan_id), self.part("layers", key))
         retry = any(failure.retryable for failure in failures)
         self._publish(key, about, retry)
         if not retry:
@@ -223,6 +222,12 @@ class Store:
 
     def _write(self, table: str, path: Path, rows: Sequence[Any]) -> None:
         write_table(to_table(table, rows), path)
+
+
+def _stamped(table: Any, scan_id: str) -> Any:
+    """The rows as of this scan; a copy of each row with one other field would cost more than all else."""
+    place = table.schema.get_field_index("scan_id")
+    return table.set_column(place, table.schema.field(place), [[scan_id] * table.num_rows])
 
 
 def write_table(table: Any, path: Path) -> None:
