@@ -146,8 +146,9 @@ def show(
     from jobs import questions
     from jobs.output import emit
 
-    table = questions.layers(lake, repo_id, limit, _brief(form, output), everything)
-    emit(table, form, output, _headline(questions.model(lake, repo_id)))
+    brief = _brief(form, output)
+    table = questions.layers(lake, repo_id, limit, brief, everything)
+    emit(table, form, output, _headline(questions.model(lake, repo_id)) if brief else "")
 
 
 @cli.command()

@@ -44,13 +44,15 @@ def view_sql(lake: Path) -> str:
 def connect(lake: Path) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the lake's views. Raises LakeError when there is no lake or it is damaged."""
     open_lake(lake)
-    connection = duckdb.connect(config={"threads": 2, "parquet_metadata_cache": True})
+    connection = duckdb.connect(config={"threads": 2})
     connection.execute("SET TimeZone='UTC'")
     try:
+        connection.execute("SET parquet_metadata_cache=true")  # every view looks at the same footers
         connection.execute(view_sql(lake))
         if snapshot.is_current(lake):
             stored = f"SELECT * FROM read_parquet({_quoted(snapshot.place(lake))})"
             connection.execute(_views({"models": stored}))
+        connection.execute("SET parquet_metadata_cache=false")  # a part may be replaced under its name
     except duckdb.Error as error:
         raise LakeError(f"lake {lake} is damaged: {error}") from error
     return connection

@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
@@ -227,7 +228,8 @@ class Store:
 def _stamped(table: Any, scan_id: str) -> Any:
     """The rows as of this scan; a copy of each row with one other field would cost more than all else."""
     place = table.schema.get_field_index("scan_id")
-    return table.set_column(place, table.schema.field(place), [[scan_id] * table.num_rows])
+    stamp = pa.array([scan_id] * table.num_rows, pa.string())
+    return table.set_column(place, table.schema.field(place), stamp)
 
 
 def write_table(table: Any, path: Path) -> None:
