@@ -90,6 +90,11 @@ def cli() -> None:
     help="TOML with overrides of any rule or threshold.",
 )
 @click.option("--dry-run", is_flag=True, help="Read headers only; tell bytes, time and memory.")
+@click.option(
+    "--compact/--no-compact",
+    default=True,
+    help="Merge the small files of a lake of hundreds (default), or not.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only the summary.")
 def scan(targets: tuple[str, ...], **options: Any) -> int:
     """Scan models into a lake.
@@ -142,8 +147,9 @@ def show(
     from jobs import questions
     from jobs.output import emit
 
-    table = questions.layers(lake, repo_id, limit, _brief(form, output), everything)
-    emit(table, form, output, _headline(questions.model(lake, repo_id)))
+    brief = _brief(form, output)
+    table = questions.layers(lake, repo_id, limit, brief, everything)
+    emit(table, form, output, _headline(questions.model(lake, repo_id)) if brief else "")
 
 
 @cli.command()
@@ -366,6 +372,32 @@ def status(lake: Path, form: str | None, output: Path | None, failures: bool) ->
     from jobs.output import emit
 
     emit(questions.failures(lake) if failures else questions.runs(lake), form, output)
+
+
+@cli.command()
+@_lake_option
+@_output_options
+@click.option("--dry-run", is_flag=True, help="Tell what would be merged, merge nothing.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=600.0,
+    show_default=True,
+    help="Seconds that replaced files stay for questions that are under way.",
+)
+def compact(lake: Path, form: str | None, output: Path | None, dry_run: bool, grace: float) -> None:
+    """Merge the many small files of a lake into few large ones.
+
+    Questions get quicker, and their answers stay the same: they may be asked while it runs, and a kill at any
+    moment harms nothing. A scan does it by itself once hundreds of small files have come together. Replaced
+    files are removed by the next scan or compact after --grace; until then the lake is up to twice as large.
+    """
+    from jobs.output import emit
+    from jobs.tidying import tidy
+
+    table, said = tidy(lake, grace, dry_run)
+    emit(table, form, output)
+    click.echo(said, err=True)
 
 
 @cli.command()

@@ -27,6 +27,7 @@ def scan(
     config_file: Path | None,
     quiet: bool,
     dry_run: bool,
+    compact: bool = True,
 ) -> int:
     """Run the scan and tell how it went; returns the exit code."""
     config: ScanConfig = from_toml(config_file, profile) if config_file else profile_config(profile)
@@ -43,6 +44,7 @@ def scan(
         workers=workers,
         ray_address=ray_address,
         endpoint=endpoint.rstrip("/"),
+        compact=compact,
     )
     if dry_run:
         return tell(request)

@@ -13,14 +13,16 @@ from platform import python_version
 from types import FrameType
 from typing import Protocol
 
+from jobs.compaction import compact, is_due
 from jobs.inprocess import InProcess
-from jobs.leaderboard import ask
+from jobs.leaderboard import save_snapshot
 from jobs.ledger import Ledger
 from jobs.progress import Counts, Progress, placed
 from jobs.store import Store
 from jobs.worker import WorkerSettings
 from scanner.pipeline import fail_unit
 from schemas.config import ScanConfig, WorkLimits, code_version, estimator_of
+from schemas.errors import LakeError
 from schemas.events import (
     Command,
     Commit,
@@ -78,6 +80,7 @@ class Request:
     endpoint: str = "https://huggingface.co"
     token: str | bool | None = None
     base: Target | None = None
+    compact: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +152,9 @@ class _Scan:
                 time.sleep(_TICK / 10)
             for event in events:
                 self._account(event, self._ledger.handle(event, time.monotonic()))
-        self._store.save_models(ask(self._request.lake, "SELECT * FROM models"))
         finished = self._finished(run)
         self._store.save_run(finished)
+        self._tidy()
         return Summary(
             run=finished,
             counts=self.counts,
@@ -160,6 +163,16 @@ class _Scan:
             engine=executor.name,
             refs=tuple(self._refs),
         )
+
+    def _tidy(self) -> None:
+        """Leave few files and a current snapshot. The scan stands even where there is no room to merge."""
+        if self._request.compact and is_due(self._store):
+            self._progress.note("merging the small parts of the lake (--no-compact leaves them)")
+            try:
+                compact(self._store)
+            except LakeError as error:
+                self._progress.note(f"not merged: {error}")
+        save_snapshot(self._store)
 
     def plan_first(self, executor: Executor, count: int) -> float:
         """Pin and plan the first targets, nothing else; returns the estimated seconds of one core for all."""

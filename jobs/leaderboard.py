@@ -6,7 +6,9 @@ from typing import Any
 
 import duckdb
 
-from jobs.store import open_lake
+from jobs import snapshot
+from jobs.generations import EMPTY, folder, read_marker
+from jobs.store import PART_KEY, Store, open_lake
 from schemas.errors import LakeError, UsageError
 
 TABLE_VIEWS = ("layers", "repositories", "failures", "runs")
@@ -29,15 +31,14 @@ SQL_VIEWS = (
 
 
 def view_sql(lake: Path) -> str:
-    """SQL that opens the lake in any DuckDB client: one CREATE VIEW for each view, in order."""
-    root = str(lake.resolve()).replace("'", "''")
-    scans = [
-        f"CREATE OR REPLACE VIEW {name} AS\n"
-        f"SELECT * FROM read_parquet('{root}/{name}/*.parquet', union_by_name=true);"
-        for name in TABLE_VIEWS
-    ]
-    derived = [f"CREATE OR REPLACE VIEW {name} AS\n{_definition(name)};" for name in SQL_VIEWS]
-    return "\n\n".join([*scans, *derived]) + "\n"
+    """SQL that opens the lake in any DuckDB client: one CREATE VIEW for each view, in order.
+
+    The views read the generation of parts that is live now. After a compaction they answer as of then, and
+    once the parts that it replaced are removed, with an error.
+    """
+    _, generation = read_marker(lake)
+    scans = {name: _scan(lake, name, generation) for name in TABLE_VIEWS}
+    return _views(scans | {name: _definition(name) for name in SQL_VIEWS})
 
 
 def connect(lake: Path) -> duckdb.DuckDBPyConnection:
@@ -46,7 +47,12 @@ def connect(lake: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config={"threads": 2})
     connection.execute("SET TimeZone='UTC'")
     try:
+        connection.execute("SET parquet_metadata_cache=true")  # every view looks at the same footers
         connection.execute(view_sql(lake))
+        if snapshot.is_current(lake):
+            stored = f"SELECT * FROM read_parquet({_quoted(snapshot.place(lake))})"
+            connection.execute(_views({"models": stored}))
+        connection.execute("SET parquet_metadata_cache=false")  # a part may be replaced under its name
     except duckdb.Error as error:
         raise LakeError(f"lake {lake} is damaged: {error}") from error
     return connection
@@ -62,6 +68,39 @@ def ask(lake: Path, query: str, parameters: list[Any] | None = None) -> Any:
             return answer.to_arrow_table()
         except duckdb.Error as error:
             raise UsageError(f"SQL: {error}") from error
+
+
+def save_snapshot(store: Store) -> None:
+    """Bring the snapshot of the models up to what the lake holds now. Only the writer of the lake may."""
+    live_set = snapshot.live_set(store.path)
+    if snapshot.stamp(store.path) != live_set:
+        store.save_models(ask(store.path, "SELECT * FROM models"), live_set)
+
+
+def _views(queries: dict[str, str]) -> str:
+    return "\n\n".join(f"CREATE OR REPLACE VIEW {name} AS\n{sql};" for name, sql in queries.items()) + "\n"
+
+
+def _scan(lake: Path, table: str, generation: int) -> str:
+    """The live rows of a table. The empty part is named beside all parts since it is removed before them."""
+    place = folder(lake.resolve(), table, generation)
+    parts = f"[{_quoted(place / EMPTY)}, {_quoted(place / '*.parquet')}]"
+    if table == "failures" and generation:
+        return _OVERRIDDEN.format(parts=parts, part_key=PART_KEY)
+    return f"SELECT * FROM read_parquet({parts}, union_by_name=true)"
+
+
+_OVERRIDDEN = """WITH parts AS MATERIALIZED (
+    SELECT *, regexp_extract(filename, '([^/]*)\\.parquet$', 1) AS part
+    FROM read_parquet({parts}, union_by_name=true, filename=true)
+)
+SELECT * EXCLUDE (filename, part, {part_key}) FROM parts
+WHERE {part_key} IS NULL OR {part_key} NOT IN (SELECT part FROM parts WHERE {part_key} IS NULL)"""
+"""Merged failures but those of a part written again since; one listing of the folder tells both."""
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def _definition(name: str) -> str:

@@ -1,6 +1,6 @@
 """The lake on disk: Parquet parts that appear whole or not at all, and are their own completion markers.
 
-    lake.json                 what this folder is, and its schema version
+    lake.json                 what this folder is, its schema version, its live generation
     layers/KEY.parquet        all rows of one repository
     repositories/KEY.parquet  the plan's promise and the hub's facts, one row a component: it means "done"
     repositories/KEY.retry.parquet  the same with units given up for now: the next scan completes it
@@ -11,21 +11,23 @@
 
 KEY names repository, commit and config, so the same work always has the same name. A repository's own part
 is written last: whatever a crash leaves behind is either complete or redone, and who sees a repository sees
-all its layers.
+all its layers. After a compaction the parts of a table lie in a folder of their generation (generations.py).
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from jobs.generations import EMPTY, MARKER, folder, loose, merged, read_marker, sweep, write_marker
 from scanner.diagnosis.flags import judge, model_findings
 from schemas.config import ScanConfig
 from schemas.errors import LakeError
@@ -35,23 +37,23 @@ from schemas.tables import SCHEMA_VERSION, SCHEMAS, from_table, to_table
 from schemas.work import RepoPlan, UnitResult
 
 PART_FOLDERS = ("layers", "repositories", "failures", "models", "runs")
-_MARKER = "lake.json"
-_EMPTY = "_empty.parquet"
-_RETRY = ".retry"
+RETRY = ".retry"
+"""Ends the name of a repository's part that the next scan is to complete."""
+PART_KEY = "part_key"
+"""Column of merged failures, unseen by readers: the part a row came from; a part of that name replaces it."""
+LIVE_SET = b"hubspectra.live_set"
+"""Key in the metadata of the models snapshot: what it was derived from (snapshot.py)."""
 
 
 def open_lake(path: Path) -> None:
     """Check that `path` is a lake this version can read. Raises LakeError saying what it is instead."""
     if not path.is_dir():
         raise LakeError(f"no lake at {path}: run `hubspectra scan TARGET --lake {path}` first")
-    marker = path / _MARKER
+    marker = path / MARKER
     if not marker.is_file():
-        raise LakeError(f"{path} is not a hubspectra lake: it has no {_MARKER}; give another --lake folder")
-    try:
-        found = json.loads(marker.read_text(encoding="utf-8"))["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise LakeError(f"{marker} is damaged: expected a JSON object with schema_version") from error
-    if not isinstance(found, int) or found > SCHEMA_VERSION:
+        raise LakeError(f"{path} is not a hubspectra lake: it has no {MARKER}; give another --lake folder")
+    found, _ = read_marker(path)
+    if found > SCHEMA_VERSION:
         raise LakeError(
             f"lake {path} has schema version {found}, this hubspectra reads up to {SCHEMA_VERSION}: upgrade"
         )
@@ -62,6 +64,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.generation = read_marker(path)[1]
         self._staging = path / "staging"
 
     @classmethod
@@ -83,6 +86,7 @@ class Store:
             ) from error
         try:
             store = cls(path)
+            sweep(path, store.generation)
             store._close_lost_runs()
             yield store
         finally:
@@ -90,9 +94,9 @@ class Store:
 
     def done(self) -> frozenset[str]:
         """Keys of the repositories that need no more work."""
-        names = (entry.name for entry in os.scandir(self.path / "repositories") if entry.name != _EMPTY)
-        keys = (name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
-        return frozenset(key for key in keys if not key.endswith(_RETRY))
+        place = self.folder("repositories")
+        keys = (name for name in loose(place) if not name.endswith(RETRY))
+        return frozenset(keys) | frozenset(self._merged_keys(place))
 
     def staged(self) -> frozenset[str]:
         """Ids of the finished units of unfinished repositories."""
@@ -120,11 +124,10 @@ class Store:
             sorted((row for part, _ in outcomes for row in part), key=lambda row: row.matrix_index),
             config.thresholds,
         )
-        rows = tuple(replace(row, scan_id=scan_id) for row in rows)
         failures = [*plan.failures, *(failure for _, part in outcomes for failure in part)]
         about = [_completed(row, rows, plan, config, scan_id) for row in plan.components]
         recorded = self.record(key, failures, scan_id)
-        self._write("layers", self._part("layers", key), rows)
+        write_table(_stamped(to_table("layers", rows), scan_id), self.part("layers", key))
         retry = any(failure.retryable for failure in failures)
         self._publish(key, about, retry)
         if not retry:
@@ -133,34 +136,67 @@ class Store:
 
     def record(self, key: str, failures: Sequence[Failure], scan_id: str) -> tuple[Failure, ...]:
         """Write the failures of one repository or target; earlier ones that did not recur are resolved."""
-        path = self._part("failures", key)
-        earlier = {f.failure_id: f for f in self._read("failures", path)} if path.exists() else {}
+        earlier = {f.failure_id: f for f in self._recorded(key)}
         current = {f.failure_id: _seen_again(f, earlier.get(f.failure_id), scan_id) for f in failures}
         resolved = {i: replace(f, resolved=True) for i, f in earlier.items() if i not in current}
         if current or resolved:
-            self._write("failures", path, [*resolved.values(), *current.values()])
+            self._write("failures", self.part("failures", key), [*resolved.values(), *current.values()])
         return tuple(current.values())
 
     def unresolved(self, ref: RepoRef, config: ScanConfig) -> tuple[Failure, ...]:
         """Failures of a committed repository that still stand."""
-        path = self._part("failures", ref.part_key(config.fingerprint()))
-        found = self._read("failures", path) if path.exists() else ()
+        found = self._recorded(ref.part_key(config.fingerprint()))
         return tuple(failure for failure in found if not failure.resolved)
 
     def save_run(self, run: RunRow) -> None:
         """Write or overwrite the row of one scan."""
-        self._write("runs", self.path / "runs" / f"{run.scan_id}.parquet", [run])
+        self._write("runs", self.part("runs", run.scan_id), [run])
 
-    def save_models(self, table: Any) -> None:
-        """Replace the snapshot of the models view by an Arrow table of that schema."""
-        _write_table(table.cast(SCHEMAS["models"]), self.path / "models" / "models.parquet")
+    def save_models(self, table: Any, live_set: str) -> None:
+        """Replace the snapshot of the models view by an Arrow table of that schema made from `live_set`."""
+        schema = SCHEMAS["models"]
+        stamped = schema.with_metadata({**schema.metadata, LIVE_SET: live_set})
+        write_table(table.cast(stamped), self.path / "models" / "models.parquet")
 
-    def _part(self, table: str, key: str) -> Path:
-        return self.path / table / f"{key}.parquet"
+    def move_on(self) -> None:
+        """Make the next generation of parts, which must be complete and durable, the live one."""
+        version, _ = read_marker(self.path)
+        write_marker(self.path, self.generation + 1, version)
+        self.generation += 1
+        self.__dict__.pop("_merged_failures", None)
+
+    def folder(self, table: str) -> Path:
+        """Where the live parts of a table lie."""
+        return folder(self.path, table, self.generation)
+
+    def part(self, table: str, key: str) -> Path:
+        """The part of a table that is named by `key`."""
+        return self.folder(table) / f"{key}.parquet"
+
+    def _merged_keys(self, place: Path) -> Iterator[str]:
+        for path in merged(place):
+            names = pq.read_table(path, columns=["repo_id", "revision", "config_fingerprint"]).to_pydict()
+            for repo_id, revision, fingerprint in set(zip(*names.values(), strict=True)):
+                yield RepoRef(repo_id, revision).part_key(fingerprint)
+
+    def _recorded(self, key: str) -> Sequence[Failure]:
+        """Failures of a part, which may have been merged with others."""
+        path = self.part("failures", key)
+        return self._read("failures", path) if path.exists() else self._merged_failures.get(key, ())
+
+    @cached_property
+    def _merged_failures(self) -> dict[str, list[Failure]]:
+        found: dict[str, list[Failure]] = {}
+        for path in merged(self.folder("failures")):
+            table = pq.read_table(path)
+            rows = from_table("failures", table.select(SCHEMAS["failures"].names))
+            for key, row in zip(table.column(PART_KEY).to_pylist(), rows, strict=True):
+                found.setdefault(key, []).append(row)
+        return found
 
     def _publish(self, key: str, about: Sequence[RepositoryRow], retry: bool) -> None:
         """Write the repository's part under its one name; a retried one changes its name by a rename."""
-        done, unfinished = self._part("repositories", key), self._part("repositories", key + _RETRY)
+        done, unfinished = self.part("repositories", key), self.part("repositories", key + RETRY)
         again = unfinished.exists()
         self._write("repositories", unfinished if retry or again else done, about)
         if again and not retry:
@@ -177,8 +213,8 @@ class Store:
 
     def _close_lost_runs(self) -> None:
         """We hold the lock, so a run that still says `running` died."""
-        for path in (self.path / "runs").glob("[!_]*.parquet"):
-            for run in self._read("runs", path):
+        for scan_id in loose(self.folder("runs")):
+            for run in self._read("runs", self.part("runs", scan_id)):
                 if run.status == "running":
                     self.save_run(replace(run, status="lost"))
 
@@ -186,11 +222,18 @@ class Store:
         return from_table(table, pq.read_table(path, schema=SCHEMAS[table]))
 
     def _write(self, table: str, path: Path, rows: Sequence[Any]) -> None:
-        _write_table(to_table(table, rows), path)
+        write_table(to_table(table, rows), path)
 
 
-def _write_table(table: Any, path: Path) -> None:
-    """Temp name, fsync, atomic rename: a reader sees the old file or the new one, never a part."""
+def _stamped(table: Any, scan_id: str) -> Any:
+    """The rows as of this scan; a copy of each row with one other field would cost more than all else."""
+    place = table.schema.get_field_index("scan_id")
+    stamp = pa.array([scan_id] * table.num_rows, pa.string())
+    return table.set_column(place, table.schema.field(place), stamp)
+
+
+def write_table(table: Any, path: Path) -> None:
+    """Temp name, fsync, atomic rename: a reader sees the old file or the new one, never a half of it."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as handle:
@@ -210,13 +253,11 @@ def _create(path: Path) -> None:
         fresh = not any(path.iterdir())
         if not fresh:
             return
-        for folder in (*PART_FOLDERS, "staging"):
-            (path / folder).mkdir(exist_ok=True)
+        for name in (*PART_FOLDERS, "staging"):
+            (path / name).mkdir(exist_ok=True)
         for table in PART_FOLDERS:
-            _write_table(to_table(table, []), path / table / _EMPTY)
-        (path / _MARKER).write_text(
-            json.dumps({"lake": "hubspectra", "schema_version": SCHEMA_VERSION}) + "\n"
-        )
+            write_table(to_table(table, []), path / table / EMPTY)
+        write_marker(path, 0)
     except OSError as error:
         raise LakeError(f"cannot create a lake at {path}: {error.strerror}") from error
 

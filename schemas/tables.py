@@ -1,11 +1,11 @@
 """Arrow schemas of the lake's tables, read off the row classes, and rows <-> Arrow."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from math import isfinite
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.columns import NEVER, columns
 from schemas.models import ModelMetrics
@@ -79,18 +79,19 @@ def to_table(name: str, rows: Iterable[Any]) -> pa.Table:
 
 def from_table(name: str, table: pa.Table) -> Sequence[Any]:
     """Rows of an Arrow table as the dataclasses of table `name`."""
-    row_class = TABLES[name]
-    return [row_class(**values) for values in map(_frozen, table.to_pylist(maps_as_pydicts="strict"))]
+    row_class, names = TABLES[name], table.column_names
+    values = [_values(column, field) for column, field in zip(table.columns, table.schema, strict=True)]
+    return [row_class(**dict(zip(names, row, strict=True))) for row in zip(*values, strict=True)]
 
 
 def _column(rows: Sequence[Any], field: pa.Field) -> pa.Array:
-    values = [getattr(row, field.name) for row in rows]
+    values: list[Any] = list(map(attrgetter(field.name), rows))
     if field.name == "findings":
-        values = [[asdict(flag) for flag in flags] for flags in values]
+        values = [[dict(zip(_FLAG, _FLAG_VALUES(flag), strict=True)) for flag in flags] for flags in values]
     elif pa.types.is_map(field.type):
         values = [None if value is None else list(value.items()) for value in values]
     column = pa.array(values, field.type)
-    if pa.types.is_floating(field.type) and not all(map(isfinite, filter(None, values))):
+    if pa.types.is_floating(field.type) and pc.all(pc.is_finite(column)).as_py() is False:
         raise ValueError(f"column {field.name} holds NaN or Inf: a number that is not there is NULL")
     if column.null_count and not field.nullable:
         raise ValueError(f"column {field.name} is never NULL, but {column.null_count} rows have none")
@@ -104,10 +105,32 @@ def reference(name: str) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def _frozen(values: dict[str, Any]) -> dict[str, Any]:
-    frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    if "findings" in frozen:
-        frozen["findings"] = tuple(
-            Flag(FlagKind(f["kind"]), f["value"], f["threshold"], f["sentence"]) for f in frozen["findings"]
-        )
-    return frozen
+_FLAG = ("kind", "value", "threshold", "sentence")
+_FLAG_VALUES = attrgetter(*_FLAG)
+
+
+def _values(column: pa.ChunkedArray, field: pa.Field) -> list[Any]:
+    """A column as Python values; numbers and texts in bulk, many times quicker than one by one."""
+    if column.null_count == len(column):
+        return [None] * len(column)
+    if pa.types.is_string(field.type):
+        words = column.combine_chunks().dictionary_encode()
+        known = [*words.dictionary.to_pylist(), None]
+        return [known[i] for i in words.indices.fill_null(-1).to_numpy().tolist()]
+    if pa.types.is_floating(field.type) or pa.types.is_integer(field.type) or pa.types.is_boolean(field.type):
+        return _numbers(column)
+    return [_frozen(value, field.name) for value in column.to_pylist(maps_as_pydicts="strict")]
+
+
+def _numbers(column: pa.ChunkedArray) -> list[Any]:
+    values: list[Any] = column.fill_null(pa.scalar(0).cast(column.type)).to_numpy().tolist()
+    if column.null_count == 0:
+        return values
+    missing = column.is_null().to_numpy().tolist()
+    return [None if gone else value for value, gone in zip(values, missing, strict=True)]
+
+
+def _frozen(value: Any, name: str) -> Any:
+    if name == "findings":
+        return tuple(Flag(FlagKind(f["kind"]), f["value"], f["threshold"], f["sentence"]) for f in value)
+    return tuple(value) if isinstance(value, list) else value

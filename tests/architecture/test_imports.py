@@ -86,12 +86,16 @@ def test_no_module_imports_itself_in_a_circle():
 
 SITES = {
     "ray": ["jobs/actors.py"],
-    "duckdb": ["jobs/leaderboard.py"],
+    "duckdb": ["jobs/leaderboard.py", "jobs/merging.py"],
     "huggingface_hub": ["scanner/sources/hub.py"],
     "pyarrow": [
         "schemas/tables.py",
         "jobs/store.py",
         "jobs/output.py",
+        "jobs/compaction.py",
+        "jobs/merging.py",
+        "jobs/snapshot.py",
+        "jobs/tidying.py",
         "jobs/forecast.py",
         "jobs/correlating.py",
         "jobs/explaining.py",

@@ -1,0 +1,191 @@
+"""Many small parts of a lake into few large files, while readers go on reading.
+
+The rows of finished repositories are written to a new generation (generations.py), sorted so that a model is
+one run of rows; what may still be replaced is carried over as it is; then one rename makes the new generation
+live. A kill before it leaves the old generation, a kill after it the new one; the next writer sweeps.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.generations import EMPTY, TABLES, folder, loose, merged, merged_file, settle
+from jobs.merging import KEY, Key, MergedFiles, Piece, conformed, merge, pieces_of, read_parts
+from jobs.store import PART_KEY, RETRY, Store, write_table
+from schemas.errors import LakeError
+from schemas.refs import RepoRef
+from schemas.tables import SCHEMAS
+
+LOOSE_PARTS = 512
+"""Parts of a table beyond which a scan compacts: opening them is then most of the time of a question."""
+
+_GROWTH = 2
+"""A merged file of layers is written again when it has at most this many times the rows that join it: a row
+is written a few times in the life of a lake, and large files are left alone."""
+
+_SCHEMAS = {
+    **{table: SCHEMAS[table] for table in TABLES},
+    "failures": SCHEMAS["failures"].append(pa.field(PART_KEY, pa.string())),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The live parts of one table: those a compaction merges, those it keeps, and files already merged."""
+
+    table: str
+    parts: int
+    kept: int
+    merged_files: int
+    mbytes: float
+
+
+def survey(store: Store) -> tuple[Parts, ...]:
+    """Count the live parts of every table."""
+    return tuple(_counted(store, table) for table in TABLES)
+
+
+def is_due(store: Store) -> bool:
+    """Whether a table has so many small parts that questions wait for them."""
+    return any(len(_finished(store, table)) > LOOSE_PARTS for table in TABLES)
+
+
+def compact(store: Store) -> bool:
+    """Merge the parts of finished repositories and make the result the live generation of `store`.
+
+    False if there is nothing to merge. Raises LakeError where the lake cannot be written or a part is
+    damaged, and leaves it as it was. Takes about as much room again until the parts it replaced are swept.
+    """
+    if not any(_finished(store, table) for table in TABLES):
+        return False
+    try:
+        places = {table: _fresh(store, table) for table in TABLES}
+        _merge_layers(store, places["layers"], _merge_repositories(store, places["repositories"]))
+        _merge_failures(store, places["failures"])
+        _merge_runs(store, places["runs"])
+        for table, place in places.items():
+            _seal(store, table, place)
+        store.move_on()
+    except (OSError, pa.ArrowException) as error:
+        raise LakeError(f"cannot compact {store.path}: {error}") from error
+    return True
+
+
+def _counted(store: Store, table: str) -> Parts:
+    place = store.folder(table)
+    parts, files = len(_finished(store, table)), merged(place)
+    kept = loose(place)
+    size = sum(path.stat().st_size for path in (*files, *(store.part(table, name) for name in kept)))
+    return Parts(
+        table=table,
+        parts=parts,
+        kept=len(kept) - parts,
+        merged_files=len(files),
+        mbytes=round(size / 1e6, 3),
+    )
+
+
+def _finished(store: Store, table: str) -> list[str]:
+    """Loose parts that no scan writes again, or, for failures, whose successor replaces them row by row."""
+    names = loose(store.folder(table))
+    if table == "repositories":
+        return [name for name in names if not name.endswith(RETRY)]
+    if table == "layers":
+        done = set(_finished(store, "repositories"))
+        return [name for name in names if name in done]
+    return names
+
+
+def _fresh(store: Store, table: str) -> Path:
+    place = folder(store.path, table, store.generation + 1)
+    if place.exists():
+        shutil.rmtree(place)
+    place.mkdir()
+    return place
+
+
+def _merge_repositories(store: Store, place: Path) -> dict[str, tuple[Key, int]]:
+    """Returns key and promised rows of layers of every part merged."""
+    new = _parts(store, "repositories")
+    _write_sorted(pa.concat_tables([new, *_stored(store, "repositories")]), [*KEY, "component"], place)
+    promised: dict[Key, int] = {}
+    for *key, rows in zip(*new.select([*KEY, "num_planned"]).to_pydict().values(), strict=True):
+        promised[*key,] = promised.get((*key,), 0) + rows
+    return {RepoRef(*key[:2]).part_key(key[2]): (key, rows) for key, rows in promised.items()}
+
+
+def _merge_layers(store: Store, place: Path, promised: dict[str, tuple[Key, int]]) -> None:
+    pieces = [
+        Piece(*promised[name][:1], store.part("layers", name), promised[name][1])
+        for name in _finished(store, "layers")
+    ]
+    left, again = _by_size(merged(store.folder("layers")), sum(piece.rows for piece in pieces))
+    for number, path in enumerate(left):
+        _carry(path, merged_file(place, number))
+    merge([*pieces, *(piece for path in again for piece in pieces_of(path))], place, len(left))
+
+
+def _by_size(files: Sequence[Path], rows: int) -> tuple[list[Path], list[Path]]:
+    """Merged files to leave alone and to write again when so many rows are new."""
+    left, again = [], []
+    for size, path in sorted((pq.read_metadata(path).num_rows, path) for path in files):
+        if size <= _GROWTH * rows:
+            again.append(path)
+            rows += size
+        else:
+            left.append(path)
+    return left, again
+
+
+def _merge_failures(store: Store, place: Path) -> None:
+    """A merged row of a part that was written again gives way to it."""
+    names = pa.array(loose(store.folder("failures")), pa.string())
+    stored = [t.filter(pc.invert(pc.is_in(t[PART_KEY], names))) for t in _stored(store, "failures")]
+    _write_sorted(pa.concat_tables([_parts(store, "failures"), *stored]), [PART_KEY, "failure_id"], place)
+
+
+def _merge_runs(store: Store, place: Path) -> None:
+    _write_sorted(pa.concat_tables([_parts(store, "runs"), *_stored(store, "runs")]), ["scan_id"], place)
+
+
+def _parts(store: Store, table: str) -> pa.Table:
+    paths = [store.part(table, name) for name in _finished(store, table)]
+    if not paths:
+        return _SCHEMAS[table].empty_table()
+    return conformed(read_parts(paths, PART_KEY if table == "failures" else None), _SCHEMAS[table])
+
+
+def _stored(store: Store, table: str) -> list[pa.Table]:
+    return [conformed(pq.read_table(path), _SCHEMAS[table]) for path in merged(store.folder(table))]
+
+
+def _write_sorted(table: pa.Table, by: Sequence[str], place: Path) -> None:
+    with MergedFiles(place) as files:
+        files.write(table.sort_by([(name, "ascending") for name in by]))
+
+
+def _seal(store: Store, table: str, place: Path) -> None:
+    """Carry over what may still be replaced, name the columns, and make all of it durable."""
+    merged_now = set(_finished(store, table))
+    for name in loose(store.folder(table)):
+        if name not in merged_now:
+            _carry(store.part(table, name), place / f"{name}.parquet")
+    write_table(_SCHEMAS[table].empty_table(), place / EMPTY)
+    settle(place)
+    settle(place.parent)
+
+
+def _carry(path: Path, to: Path) -> None:
+    """The same file under another name; a copy where the file system has no links."""
+    try:
+        os.link(path, to)
+    except OSError:
+        shutil.copyfile(path, to)
+        with to.open("rb+") as handle:
+            os.fsync(handle.fileno())

@@ -1,0 +1,54 @@
+"""Whether the snapshot of the models view is current: its stamp says from which parts it was derived."""
+
+import hashlib
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from jobs.generations import folder, read_marker
+from jobs.store import LIVE_SET
+
+_READ = ("layers", "repositories", "runs")
+"""Tables that the models view reads."""
+
+
+def place(lake: Path) -> Path:
+    """Where the snapshot lies."""
+    return lake / "models" / "models.parquet"
+
+
+def is_current(lake: Path) -> bool:
+    """Whether the snapshot holds what the models view would say now."""
+    stamped = stamp(lake)
+    return stamped is not None and stamped == live_set(lake)
+
+
+def stamp(lake: Path) -> str | None:
+    """The live set a snapshot was derived from; None where there is no snapshot, or one without a stamp."""
+    if not place(lake).is_file():
+        return None
+    found = (pq.read_metadata(place(lake)).metadata or {}).get(LIVE_SET)
+    return found.decode() if found else None
+
+
+def live_set(lake: Path) -> str:
+    """32 hex digits of name, size and time of change of every live part, and of the SQL of the views.
+
+    Any commit, retry, compaction or upgrade changes it, and so does whoever adds, removes or edits a part by
+    hand. A copy of a lake that does not keep times is only slower: its snapshot does not count.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted((files("schemas") / "sql").iterdir(), key=lambda path: path.name):
+        digest.update(f"{path.name}\0{path.read_text(encoding='utf-8')}\0".encode())
+    _, generation = read_marker(lake)
+    for table in _READ:
+        for name, size, changed in sorted(_parts(folder(lake, table, generation))):
+            digest.update(f"{table}/{name}\0{size}\0{changed}\0".encode())
+    return digest.hexdigest()
+
+
+def _parts(place: Path) -> list[tuple[str, int, int]]:
+    found = [(e.name, e.stat()) for e in os.scandir(place) if e.name.endswith(".parquet")]
+    return [(name, about.st_size, about.st_mtime_ns) for name, about in found]
