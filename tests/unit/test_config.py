@@ -107,6 +107,7 @@ OTHERS = {
     "method": "svd",
     "fix_fingers": "clip_xmax",
     "xmax": "max",
+    "precision": "float64",
 }
 
 
