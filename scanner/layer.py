@@ -11,6 +11,7 @@ from scanner.spectra import eigen
 from scanner.spectra.alternatives import AlternativesFit, fit_alternatives
 from scanner.spectra.bootstrap import bootstrap_p
 from scanner.spectra.bulk import BulkFit, fit_bulk
+from scanner.spectra.device import Solved
 from scanner.spectra.erg import fit_erg
 from scanner.spectra.estimators import farms_alpha, fit_clipped, fit_peak
 from scanner.spectra.fourier import fourier_spectrum
@@ -41,17 +42,19 @@ _MOST_FOURIER_AXES = 4
 _UNCOUNTED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LM_HEAD, Role.LORA})
 
 
-def measure(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig, device: str = "cpu") -> LayerMetrics:
+def measure(
+    ref: MatrixRef, weights: eigen.Weights, config: ScanConfig, solved: Solved | None = None
+) -> LayerMetrics:
     """Every metric of one matrix. Raises NumericsError with the row's place when the solver is defeated.
 
-    Cost: the eigenvalues (see spectra.eigen.solve); all else is O(n log n) in their number and one pass
-    over the entries.
+    `solved` is what a device made of it. Cost: else the eigenvalues (see spectra.eigen.solve); all else is
+    O(n log n) in their number and one pass over the entries.
     """
-    started = perf_counter()
-    moments, spectrum = _spectrum(weights, config, device)
+    started = perf_counter() - (solved.secs if solved else 0.0)
+    moments, spectrum = (solved.moments, solved.spectrum) if solved else _spectrum(weights, config)
     tail = fit_tail(spectrum, rules=config.tail)
     if _beyond_gram(spectrum, tail, config):
-        moments, spectrum = _spectrum(weights, config, device, "svd")
+        moments, spectrum = _spectrum(weights, config, "svd")
         tail = fit_tail(spectrum, rules=config.tail)
     row = replace(
         place(ref, config),
@@ -131,27 +134,22 @@ def spectrum_of(
     config: ScanConfig,
     *,
     method: str | None = None,
-    device: str = "cpu",
     observe: Callable[[FloatArray], None] = lambda _: None,
 ) -> Spectrum:
     """The eigenvalues of one row as `config` wants them; see `spectra.eigen.solve`."""
     rules = config.spectrum
     if _transformed(weights.shape, config):
         return fourier_spectrum(weights, method=method or rules.method, observe=observe)
-    return eigen.solve(
-        weights, method=method or rules.method, device=device, block=rules.block, observe=observe
-    )
+    return eigen.solve(weights, method=method or rules.method, block=rules.block, observe=observe)
 
 
 def _spectrum(
-    weights: eigen.Weights, config: ScanConfig, device: str, method: str | None = None
+    weights: eigen.Weights, config: ScanConfig, method: str | None = None
 ) -> tuple[Moments, Spectrum]:
     entries = MomentsAccumulator()
     try:
-        spectrum = spectrum_of(weights, config, method=method, device=device, observe=entries.add)
+        spectrum = spectrum_of(weights, config, method=method, observe=entries.add)
     except NumericsError as error:
-        if error.kind is FailureKind.OUT_OF_MEMORY and device != "cpu":
-            return _spectrum(weights, config, "cpu", method)
         raise _explained(error, entries.result()) from error
     moments = entries.result()
     if moments.abs_max and spectrum.evals[-1] == 0:

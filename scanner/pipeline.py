@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -14,8 +13,10 @@ from typing import Any
 
 from scanner.adapter import measure_lora
 from scanner.layer import measure, place
-from scanner.prefetch import prefetched
-from scanner.sources.base import Source, Span
+from scanner.ondevice import Elsewhere, ahead
+from scanner.reading import jobs_of
+from scanner.sources.base import Source
+from scanner.spectra.device import Solved
 from scanner.weights.header import PREFIX, header_length, parse_header
 from scanner.weights.index import MAX_INDEX, IndexedShards, shards_of_index
 from scanner.weights.lora import LoraWeights
@@ -25,6 +26,7 @@ from scanner.weights.plan import plan_units
 from scanner.weights.selection import WeightGroup, choose_files
 from schemas.config import ScanConfig, WorkLimits, code_version
 from schemas.errors import FormatError, NumericsError, ScanError, SourceError
+from schemas.events import Note
 from schemas.refs import FileRef, MatrixRef, RepoRef, Repository, TensorRef, WorkUnit, is_safe_path
 from schemas.results import FailureKind, RowStatus, SkipReason, Stage
 from schemas.rows import Failure, LayerMetrics, RepositoryRow
@@ -91,11 +93,15 @@ def run_unit(source: Source, unit: WorkUnit, config: ScanConfig, device: str = "
     started = perf_counter()
     rows: list[LayerMetrics] = []
     failures: list[Failure] = []
+    notes: list[str] = []
     for outcome in scan_unit(source, unit, config, device):
-        if isinstance(outcome, Failure):
-            failures.append(outcome)
-        else:
-            rows.append(outcome)
+        match outcome:
+            case Failure():
+                failures.append(outcome)
+            case Note(text=text):
+                notes.append(text)
+            case _:
+                rows.append(outcome)
     secs = sum(row.secs or 0.0 for row in rows)
     return UnitResult(
         unit_id=unit.unit_id,
@@ -104,16 +110,17 @@ def run_unit(source: Source, unit: WorkUnit, config: ScanConfig, device: str = "
         bytes_read=unit.nbytes,
         secs=secs,
         wait_secs=max(perf_counter() - started - secs, 0.0),
+        notes=tuple(notes),
     )
 
 
 def scan_unit(
     source: Source, unit: WorkUnit, config: ScanConfig, device: str = "cpu"
-) -> Iterator[LayerMetrics | Failure]:
-    """Yield a row for every matrix of the unit, and a Failure before each failed row.
+) -> Iterator[LayerMetrics | Failure | Note]:
+    """Yield a row for every matrix of the unit, a Failure before each failed row, and Notes for the user.
 
-    A bad matrix or an unreadable rest of a file costs its own rows only. Raises SourceError when trying
-    again may help.
+    `device` is a torch device, or "cpu" for numpy. A bad matrix or an unreadable rest of a file costs its
+    own rows only. Raises SourceError when trying again may help.
     """
     for _, of_file in groupby(unit.matrices, key=lambda row: row.tensor.file.path):
         refs = list(of_file)
@@ -158,14 +165,15 @@ def failure_of(
 
 def _scan_file(
     source: Source, refs: Sequence[MatrixRef], config: ScanConfig, device: str
-) -> Iterator[LayerMetrics | Failure]:
+) -> Iterator[LayerMetrics | Failure | Note]:
     done: set[int] = set()
     try:
-        elsewhere = _elsewhere(source, refs)
-        for ref, held in _stream(source, refs):
-            buffers = [held[0], *_companions(ref, held[1:], elsewhere)]
-            yield from _outcome(ref, buffers, config, device)
-            done.add(ref.index)
+        for job, ready in ahead(jobs_of(source, refs), config, device):
+            if isinstance(ready, Elsewhere) and ready.why:
+                yield Note(ready.why)
+            solved = ready if isinstance(ready, Solved) else None
+            yield from _outcome(job.ref, job.buffers, config, solved)
+            done.add(job.ref.index)
     except SourceError as error:
         if error.retryable:
             raise
@@ -175,45 +183,11 @@ def _scan_file(
         yield from (_failed(ref, failure, config) for ref in refs if ref.index not in done)
 
 
-def _elsewhere(source: Source, refs: Sequence[MatrixRef]) -> dict[TensorRef, bytes]:
-    """Companions that lie in another shard than their codes, read before the stream begins."""
-    others = {other for ref in refs for other in ref.others if other.file != ref.tensor.file}
-    return {other: source.read(other.file, other.start, other.stop) for other in others}
-
-
-def _companions(
-    ref: MatrixRef, held: Sequence[bytearray], elsewhere: Mapping[TensorRef, bytes]
-) -> Iterator[bytes | bytearray]:
-    """Bytes of what a row needs besides its own, in the order of `ref.others`."""
-    here = iter(held)
-    for other in ref.others:
-        yield next(here) if other.file == ref.tensor.file else elsewhere[other]
-
-
-def _stream(source: Source, refs: Sequence[MatrixRef]) -> Iterator[tuple[MatrixRef, list[bytearray]]]:
-    """Each row with its bytes, once the last of them is here; the next buffers are read meanwhile."""
-    complete: dict[Span, list[MatrixRef]] = defaultdict(list)
-    for ref in refs:
-        complete[max(ref.spans)].append(ref)
-    uses = Counter(span for ref in refs for span in ref.spans)
-    if not uses:
-        return
-    spans = sorted(uses)
-    held: dict[Span, bytearray] = {}
-    with closing(prefetched(source.stream(refs[0].tensor.file, spans))) as buffers:
-        for span, buffer in zip(spans, buffers, strict=True):
-            held[span] = buffer
-            for ref in complete[span]:
-                yield ref, [held[part] for part in ref.spans]
-                uses.subtract(ref.spans)
-            held = {part: held[part] for part in held if uses[part]}
-
-
 def _outcome(
-    ref: MatrixRef, buffers: Sequence[bytes | bytearray], config: ScanConfig, device: str
+    ref: MatrixRef, buffers: Sequence[bytes | bytearray], config: ScanConfig, solved: Solved | None
 ) -> Iterator[LayerMetrics | Failure]:
     try:
-        row = _measured(ref, buffers, config, device)
+        row = _measured(ref, buffers, config, solved)
         _require_numbers(row)
         yield row
         return
@@ -229,14 +203,14 @@ def _outcome(
 
 
 def _measured(
-    ref: MatrixRef, buffers: Sequence[bytes | bytearray], config: ScanConfig, device: str
+    ref: MatrixRef, buffers: Sequence[bytes | bytearray], config: ScanConfig, solved: Solved | None
 ) -> LayerMetrics:
     weights = open_weights(ref, buffers)
     if isinstance(weights, LoraWeights):
         return measure_lora(ref, weights, config)
     if ref.packing:
         ref = _unpacked(ref, weights.shape, config)
-    return measure(ref, weights, config, device)
+    return measure(ref, weights, config, solved)
 
 
 def _unpacked(ref: MatrixRef, shape: tuple[int, ...], config: ScanConfig) -> MatrixRef:
