@@ -16,7 +16,7 @@ from scanner.pipeline import plan_repository, run_unit, scan_unit
 from scanner.sources.local import LocalSource
 from scanner.sources.memory import MemorySource
 from scanner.spectra.device import Solved, card
-from schemas.config import ScanConfig, SpectrumRules, WorkLimits
+from schemas.config import ScanConfig, SpectrumRules, WorkLimits, with_conv_mode
 from schemas.errors import NumericsError, SourceError
 from schemas.results import FailureKind
 from schemas.rows import Failure, LayerMetrics
@@ -109,6 +109,14 @@ def test_singular_values_and_beyond_the_gram_matrix_are_the_host_s():
     assert (row.spectrum_method, row.device) == ("svd_f64", "cpu")
     config = ScanConfig(spectrum=SpectrumRules(method="svd"))
     assert rows_of({"w": noise(300, 300)}, DEVICE, config)["w"].spectrum_method == "svd_f64"
+
+
+def test_a_convolution_as_a_linear_map_is_the_host_s():
+    config = with_conv_mode(CONFIG, "fft")
+    found, plain = (
+        rows_of({"conv.weight": noise(64, 64, 3, 3)}, device, config) for device in (DEVICE, "cpu")
+    )
+    assert_alike(found["conv.weight"], plain["conv.weight"], COLUMNS, 1e-12)
 
 
 SINGLE = ScanConfig(spectrum=SpectrumRules(precision="float32"))
