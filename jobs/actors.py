@@ -33,8 +33,8 @@ class RayActors:
 
     def __init__(self, settings: WorkerSettings, workers: int | None, address: str | None) -> None:
         self._started = _connect(address, workers)
-        self.workers = workers or _default_workers(settings.device)
         gpus = 1 if settings.device == "cuda" else 0
+        self.workers = _workers(workers, "GPU" if gpus else "CPU", elastic=address is not None)
         actor = ray.remote(_ActorWorker).options(
             num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=0
         )
@@ -137,6 +137,17 @@ def _connect(address: str | None, workers: int | None) -> bool:
     return True
 
 
-def _default_workers(device: str) -> int:
+def _workers(wanted: int | None, resource: str, elastic: bool) -> int:
+    """As many as asked for, or one for each core or GPU of the cluster.
+
+    Raises UsageError for GPUs that are not there, since their actors would wait for ever; an `elastic`
+    cluster may add those that were asked for by number.
+    """
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return max(int(resources.get("GPU" if device == "cuda" else "CPU", 1)), 1)
+    present = int(resources.get(resource, 0))
+    if resource == "GPU" and present < (wanted or 1) and not (elastic and wanted):
+        raise UsageError(
+            f"--device cuda takes one GPU a worker, and Ray has {present}: take --workers "
+            f"{present or 'N (where the cluster adds GPUs on demand)'} or --device cpu"
+        )
+    return wanted or max(present, 1)

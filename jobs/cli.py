@@ -68,7 +68,13 @@ def cli() -> None:
 @click.option(
     "--endpoint", envvar="HF_ENDPOINT", default="https://huggingface.co", show_default=True, help="Hub."
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="cuda: one GPU a worker, fits on the host; auto takes it where torch sees a GPU.",
+)
 @click.option(
     "--engine",
     type=click.Choice(["auto", "local", "ray"]),

@@ -9,7 +9,7 @@ from jobs.exitcodes import Exit
 from jobs.output import emit
 from jobs.progress import placed, progress, quiet_progress
 from scanner.sources.targets import parse_targets
-from schemas.config import ScanConfig, from_toml, profile_config
+from schemas.config import ScanConfig, WorkLimits, from_toml, profile_config
 from schemas.errors import UsageError
 
 _NAMED = 20
@@ -35,11 +35,13 @@ def scan(
         raise UsageError(
             "--engine local is one worker: leave out --workers and --ray-address, or take --engine ray"
         )
+    device = choose_device(device, config, ray_address)
     request = Request(
         targets=parse_targets(targets),
         lake=lake,
         config=config,
-        device=choose_device(device),
+        limits=limits_of(device),
+        device=device,
         engine=engine,
         workers=workers,
         ray_address=ray_address,
@@ -72,11 +74,31 @@ def tell(request: Request) -> Exit:
     return Exit.SOME_FAILED if any(f.problem for f in forecasts) else Exit.OK
 
 
-def choose_device(wanted: str) -> str:
-    """Resolve auto, asking torch only where a GPU exists. Raises UsageError for cuda without one."""
+_GPU_LIMITS = WorkLimits(unit_bytes=4 << 30, unit_cost=1200.0)
+"""Units that keep a GPU busy: it solves what a core does in 20 minutes within seconds."""
+
+
+def limits_of(device: str) -> WorkLimits:
+    """How work is cut for a device."""
+    return _GPU_LIMITS if device == "cuda" else WorkLimits()
+
+
+def choose_device(wanted: str, config: ScanConfig, ray_address: str | None = None) -> str:
+    """Resolve auto, asking torch only where a GPU exists; with cuda the GPUs may be a cluster's.
+
+    Raises UsageError for cuda without a GPU, or for singular values, which no device computes here.
+    """
     present = any(Path("/dev").glob("nvidia[0-9]*"))
-    if wanted == "cpu" or (wanted == "auto" and not present):
+    svd = config.spectrum.method == "svd"
+    if wanted == "cuda" and svd:
+        raise UsageError(
+            "--device cuda: singular values (spectrum.method svd) are computed on the CPU; "
+            "leave out --device, or set the method to gram in --config"
+        )
+    if wanted == "cpu" or (wanted == "auto" and (svd or not present)):
         return "cpu"
+    if wanted == "cuda" and ray_address:
+        return "cuda"
     import torch
 
     if torch.cuda.is_available():

@@ -71,7 +71,7 @@ def compare(
             base=there,
             lake=folder,
             config=_against(config, pinned),
-            device=choose_device(device),
+            device=choose_device(device, config),
             endpoint=endpoint.rstrip("/"),
         )
         with (quiet_progress if quiet else progress)() as display:

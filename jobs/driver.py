@@ -198,6 +198,8 @@ class _Scan:
                 counts.compute_secs += result.secs
                 counts.wait_secs += result.wait_secs
                 counts.cost_done += event.job.unit.cost
+                for text in result.notes:
+                    self._progress.note(text)
         for command in commands:
             self._perform(command)
         self._progress.update(counts)

@@ -1,5 +1,6 @@
 """The science in a notebook: matrices, spectra, fits and whole scans without Ray or a lake."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -13,10 +14,13 @@ from scanner.sources.base import Source
 from scanner.sources.memory import MemorySource, as_stored
 from scanner.sources.targets import open_source, parse_targets
 from scanner.spectra import eigen
+from scanner.spectra.device import card
 from scanner.weights import decode
 from scanner.weights.opened import open_weights
+from scanner.weights.tensors import Upload, on_device
 from schemas.config import ScanConfig, profile_config
-from schemas.errors import ScanError
+from schemas.errors import NumericsError, ScanError
+from schemas.events import Note
 from schemas.refs import MatrixRef
 from schemas.results import FailureKind, FloatArray, Spectrum
 from schemas.rows import LayerMetrics
@@ -63,12 +67,13 @@ def spectrum(weights: Any, *, method: str = "gram", device: str = "cpu") -> Spec
     2-D: one matrix. 3-D to 5-D: a convolution (out, in, k...), its kernel positions pooled. `method` svd
     also resolves eigenvalues below 1e-16 of the largest. See scanner.spectra.eigen.solve.
     """
-    if not isinstance(weights, Matrix):
+    if isinstance(weights, Matrix):
+        weights = weights.weights
+    else:
         weights = _StoredArray(*as_stored(weights))
         if len(weights.shape) < 2 or 0 in weights.shape:
             raise ValueError(f"a spectrum needs a non-empty matrix, got shape {weights.shape}")
-        return eigen.solve(weights, method=method, device=device)
-    return eigen.solve(weights.weights, method=method, device=device)
+    return eigen.solve(weights, method=method) if device == "cpu" else _on_card(weights, method, device)
 
 
 def read_matrices(target: str | Path | StateDict, **options: Any) -> Iterator[Matrix]:
@@ -96,7 +101,8 @@ def scan(
     """Iterate over the rows of `layers` for a path, a hub repository or a state dict.
 
     Rows come repository by repository, judged: siblings are compared before any row of a repository is
-    yielded. Skipped and failed tensors are rows too. Raises ScanError when a repository can't be read.
+    yielded. Skipped and failed tensors are rows too. `device` is a torch device, or "cpu" for numpy; what it
+    leaves to the CPU is a RuntimeWarning. Raises ScanError when a repository can't be read.
     """
     config = config or profile_config(profile)
     for source, where in _opened(target, **options):
@@ -125,6 +131,15 @@ def compare(
         return tuple(_scanned(source, where, config, device, lambda _: other, given=there))
 
 
+def _on_card(weights: eigen.Weights, method: str, device: str) -> Spectrum:
+    if method != "gram":
+        raise ValueError(f"method {method!r} runs on the CPU only; on {device} the method is gram")
+    [answer] = card(device).solve([weights])
+    if isinstance(answer, NumericsError):
+        raise answer
+    return answer.spectrum
+
+
 class _StoredArray:
     """Weights over an array in its stored type."""
 
@@ -138,6 +153,9 @@ class _StoredArray:
     def block(self, rows: slice, columns: slice) -> FloatArray:
         return decode.to_float64(self._array[rows, columns], self._dtype)
 
+    def on_device(self, upload: Upload) -> Any:
+        return on_device(self._array, self._dtype, upload)
+
 
 def _scanned(
     source: Source,
@@ -150,11 +168,13 @@ def _scanned(
     """All rows of one repository, its base's weights read through `open_base`, judged."""
     bases = Bases(open_base, config, given)
     plan = _sound(bases.plan(source, where, source.repository(where.repo_id, where.revision)))
-    outcomes = (
+    outcomes = [
         out
         for unit in plan.units
         for out in scan_unit(source, unit, config, device, bases.source(where, unit))
-    )
+    ]
+    for note in (out for out in outcomes if isinstance(out, Note)):
+        warnings.warn(note.text, RuntimeWarning, stacklevel=3)
     return judge([out for out in outcomes if isinstance(out, LayerMetrics)], config.thresholds)
 
 

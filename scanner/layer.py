@@ -13,6 +13,7 @@ from scanner.spectra.alternatives import fit_alternatives
 from scanner.spectra.bootstrap import bootstrap_p
 from scanner.spectra.bulk import BulkFit, fit_bulk
 from scanner.spectra.certificate import certified_singular_values
+from scanner.spectra.device import Solved
 from scanner.spectra.erg import fit_erg
 from scanner.spectra.estimators import farms_alpha, fit_clipped, fit_peak
 from scanner.spectra.fourier import fourier_spectrum
@@ -45,7 +46,7 @@ _UNCOUNTED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LM_HEAD, Role.LORA})
 
 
 @dataclass(frozen=True, slots=True)
-class Solved:
+class Anatomy:
     """A matrix taken apart: its entries, its spectrum, its tail, and the Gram matrix where it was kept."""
 
     moments: Moments
@@ -58,20 +59,21 @@ def measure(
     ref: MatrixRef,
     weights: eigen.Weights,
     config: ScanConfig,
-    device: str = "cpu",
-    keep: Callable[[Solved], None] | None = None,
+    solved: Solved | None = None,
+    keep: Callable[[Anatomy], None] | None = None,
 ) -> LayerMetrics:
     """Every metric of one matrix. Raises NumericsError with the row's place when the solver is defeated.
 
-    `keep` is given what was solved, with its Gram matrix. Cost: the eigenvalues (see spectra.eigen.solve);
-    all else is O(n log n) in their number and one pass over the entries.
+    `solved` is what a device made of it; `keep` is given what was taken apart, with its Gram matrix if the
+    host made one. Cost: without `solved` the eigenvalues (see spectra.eigen.solve); all else is O(n log n) in
+    their number and one pass over the entries.
     """
-    started = perf_counter()
-    own = solved(weights, config, device, with_gram=keep is not None, method=_least_work(ref, config))
+    started = perf_counter() - (solved.secs if solved else 0.0)
+    own = anatomy(weights, config, _least_work(ref, config), with_gram=keep is not None, solved=solved)
     compat = _weightwatcher(ref, weights, own.spectrum, config)
     if compat is None:
-        exact = solved(weights, config, device, method="svd")
-        own = Solved(exact.moments, exact.spectrum, exact.tail, own.gram)
+        exact = anatomy(weights, config, "svd")
+        own = Anatomy(exact.moments, exact.spectrum, exact.tail, own.gram)
         compat = _weightwatcher(ref, weights, own.spectrum, config) or {}
     if keep is not None:
         keep(own)
@@ -96,21 +98,25 @@ def measure(
     return LayerMetrics(**values, secs=perf_counter() - started)
 
 
-def solved(
+def anatomy(
     weights: eigen.Weights,
     config: ScanConfig,
-    device: str,
-    with_gram: bool = False,
     method: str | None = None,
-) -> Solved:
+    *,
+    with_gram: bool = False,
+    solved: Solved | None = None,
+) -> Anatomy:
     """Spectrum and tail fit of a matrix, by SVD where the Gram matrix is not accurate enough for the tail."""
     grams: list[FloatArray] = []
-    moments, spectrum = taken_apart(weights, config, device, method, keep=grams.append if with_gram else None)
+    if solved is not None and method is None:
+        moments, spectrum = solved.moments, solved.spectrum
+    else:
+        moments, spectrum = taken_apart(weights, config, method, grams.append if with_gram else None)
     tail = fit_tail(spectrum, rules=config.tail)
     if _beyond_gram(spectrum, tail, config):
-        moments, spectrum = taken_apart(weights, config, device, "svd")
+        moments, spectrum = taken_apart(weights, config, "svd")
         tail = fit_tail(spectrum, rules=config.tail)
-    return Solved(moments, spectrum, tail, grams[-1] if grams else None)
+    return Anatomy(moments, spectrum, tail, grams[-1] if grams else None)
 
 
 def place(ref: MatrixRef, config: ScanConfig) -> LayerMetrics:
@@ -184,7 +190,6 @@ def spectrum_of(
     config: ScanConfig,
     *,
     method: str | None = None,
-    device: str = "cpu",
     observe: Callable[[FloatArray], None] = lambda _: None,
     keep: Callable[[FloatArray], None] | None = None,
 ) -> Spectrum:
@@ -192,30 +197,20 @@ def spectrum_of(
     rules = config.spectrum
     if _transformed(weights.shape, config):
         return fourier_spectrum(weights, method=method or rules.method, observe=observe)
-    return eigen.solve(
-        weights,
-        method=method or rules.method,
-        device=device,
-        block=rules.block,
-        observe=observe,
-        keep=keep,
-    )
+    return eigen.solve(weights, method=method or rules.method, block=rules.block, observe=observe, keep=keep)
 
 
 def taken_apart(
     weights: eigen.Weights,
     config: ScanConfig,
-    device: str,
     method: str | None = None,
     keep: Callable[[FloatArray], None] | None = None,
 ) -> tuple[Moments, Spectrum]:
-    """Entries and eigenvalues; what does not fit a GPU is solved on the CPU. Raises NumericsError."""
+    """Entries and eigenvalues. Raises NumericsError."""
     entries = MomentsAccumulator()
     try:
-        spectrum = spectrum_of(weights, config, method=method, device=device, observe=entries.add, keep=keep)
+        spectrum = spectrum_of(weights, config, method=method, observe=entries.add, keep=keep)
     except NumericsError as error:
-        if error.kind is FailureKind.OUT_OF_MEMORY and device != "cpu":
-            return taken_apart(weights, config, "cpu", method, keep)
         raise _explained(error, entries.result()) from error
     moments = entries.result()
     if moments.abs_max and spectrum.evals[-1] == 0:
@@ -340,7 +335,7 @@ def _seed(ref: MatrixRef, config: ScanConfig) -> int:
     return null_seed(config.stages.seed, repo.repo_id, repo.revision, ref.tensor.name, part)
 
 
-def null_block(ref: MatrixRef, weights: eigen.Weights, own: Solved, config: ScanConfig) -> dict[str, Any]:
+def null_block(ref: MatrixRef, weights: eigen.Weights, own: Anatomy, config: ScanConfig) -> dict[str, Any]:
     """The null columns: the same statistics of the same entries, shuffled."""
     if not config.stages.null_model:
         return {"null_status": BlockStatus.OFF}

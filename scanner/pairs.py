@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from time import perf_counter
 from typing import Any
 
-from scanner.layer import Solved, null_block, solved, taken_apart
+from scanner.layer import Anatomy, anatomy, null_block, taken_apart
 from scanner.spectra import eigen
 from scanner.spectra.delta import Difference, change, cka, overlap, side
 from schemas.config import ScanConfig
@@ -17,10 +17,9 @@ def compared(
     row: LayerMetrics,
     ref: MatrixRef,
     weights: eigen.Weights,
-    own: Solved,
+    own: Anatomy,
     base: eigen.Weights,
     config: ScanConfig,
-    device: str = "cpu",
 ) -> LayerMetrics:
     """`row` with the numbers of the pair; `base` are the weights of `ref.partner`.
 
@@ -28,8 +27,8 @@ def compared(
     the change, and two sets of leading singular vectors: about 2.2 times the row itself.
     """
     started = perf_counter()
-    theirs = solved(base, config, device, with_gram=True)
-    _, delta = taken_apart(Difference(weights, base), config, device, "gram")
+    theirs = anatomy(base, config, with_gram=True)
+    _, delta = taken_apart(Difference(weights, base), config, "gram")
     numbers: dict[str, Any] = asdict(change(own.spectrum, theirs.spectrum, delta, config.tail))
     numbers |= {"d_alpha": _minus(own.tail.alpha, theirs.tail.alpha)}
     numbers |= _turned(weights, own, base, theirs, config)
@@ -38,7 +37,7 @@ def compared(
 
 
 def _turned(
-    weights: eigen.Weights, own: Solved, base: eigen.Weights, theirs: Solved, config: ScanConfig
+    weights: eigen.Weights, own: Anatomy, base: eigen.Weights, theirs: Anatomy, config: ScanConfig
 ) -> dict[str, Any]:
     block = config.spectrum.block
     one = side(weights, own.spectrum, own.gram, block)
@@ -48,7 +47,7 @@ def _turned(
 
 
 def _traps(
-    row: LayerMetrics, ref: MatrixRef, base: eigen.Weights, theirs: Solved, config: ScanConfig
+    row: LayerMetrics, ref: MatrixRef, base: eigen.Weights, theirs: Anatomy, config: ScanConfig
 ) -> dict[str, Any]:
     """Traps that the base does not have; both are shuffled alike, so that chance does not make a trap."""
     if row.null_status != BlockStatus.OK:

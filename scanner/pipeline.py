@@ -13,10 +13,12 @@ from time import perf_counter
 from typing import Any
 
 from scanner.adapter import measure_lora
-from scanner.layer import Solved, measure, place
+from scanner.layer import Anatomy, measure, place
+from scanner.ondevice import Elsewhere, ahead
 from scanner.pairs import compared
-from scanner.reading import streamed
+from scanner.reading import Job, streamed
 from scanner.sources.base import Source
+from scanner.spectra.device import Solved
 from scanner.weights.header import PREFIX, header_length, parse_header
 from scanner.weights.index import MAX_INDEX, IndexedShards, shards_of_index
 from scanner.weights.lora import LoraWeights
@@ -28,6 +30,7 @@ from scanner.weights.selection import WeightGroup, choose_files
 from schemas.columns import columns
 from schemas.config import ScanConfig, WorkLimits, code_version
 from schemas.errors import FormatError, NumericsError, ScanError, SourceError
+from schemas.events import Note
 from schemas.refs import FileRef, MatrixRef, RepoRef, Repository, TensorRef, WorkUnit, is_safe_path
 from schemas.results import BaseStatus, FailureKind, RowStatus, SkipReason, Stage
 from schemas.rows import Failure, LayerMetrics, RepositoryRow
@@ -101,11 +104,15 @@ def run_unit(
     started = perf_counter()
     rows: list[LayerMetrics] = []
     failures: list[Failure] = []
+    notes: list[str] = []
     for outcome in scan_unit(source, unit, config, device, bases):
-        if isinstance(outcome, Failure):
-            failures.append(outcome)
-        else:
-            rows.append(outcome)
+        match outcome:
+            case Failure():
+                failures.append(outcome)
+            case Note(text=text):
+                notes.append(text)
+            case _:
+                rows.append(outcome)
     secs = sum(row.secs or 0.0 for row in rows)
     return UnitResult(
         unit_id=unit.unit_id,
@@ -114,17 +121,18 @@ def run_unit(
         bytes_read=unit.nbytes,
         secs=secs,
         wait_secs=max(perf_counter() - started - secs, 0.0),
+        notes=tuple(notes),
     )
 
 
 def scan_unit(
     source: Source, unit: WorkUnit, config: ScanConfig, device: str = "cpu", bases: Source | None = None
-) -> Iterator[LayerMetrics | Failure]:
-    """Yield a row for every matrix of the unit, and a Failure before each failed row.
+) -> Iterator[LayerMetrics | Failure | Note]:
+    """Yield a row for every matrix of the unit, a Failure before each failed row, and Notes for the user.
 
-    `bases` reads the partners of its rows; None is `source` itself. A bad matrix or an unreadable rest of a
-    file costs its own rows only, and what is wrong with a base costs the comparison only. Raises SourceError
-    when trying again may help.
+    `device` is a torch device, or "cpu" for numpy; `bases` reads the partners of the rows, None is `source`
+    itself. A bad matrix or an unreadable rest of a file costs its own rows only, and what is wrong with a
+    base costs the comparison only. Raises SourceError when trying again may help.
     """
     for _, of_file in groupby(unit.matrices, key=lambda row: row.tensor.file.path):
         refs = list(of_file)
@@ -170,12 +178,14 @@ def failure_of(
 
 def _scan_file(
     source: Source, refs: Sequence[MatrixRef], config: ScanConfig, device: str, bases: Source
-) -> Iterator[LayerMetrics | Failure]:
+) -> Iterator[LayerMetrics | Failure | Note]:
     done: set[int] = set()
     try:
-        for ref, buffers, partner in streamed(source, refs, bases):
-            yield from _outcome(ref, buffers, partner, config, device)
-            done.add(ref.index)
+        for job, ready in ahead(streamed(source, refs, bases), config, device):
+            if isinstance(ready, Elsewhere) and ready.why:
+                yield Note(ready.why)
+            yield from _outcome(job, config, ready if isinstance(ready, Solved) else None)
+            done.add(job.ref.index)
     except SourceError as error:
         if error.retryable:
             raise
@@ -185,20 +195,13 @@ def _scan_file(
         yield from (_failed(ref, failure, config) for ref in refs if ref.index not in done)
 
 
-def _outcome(
-    ref: MatrixRef,
-    buffers: Sequence[bytes | bytearray],
-    partner: bytearray | SourceError | None,
-    config: ScanConfig,
-    device: str,
-) -> Iterator[LayerMetrics | Failure]:
-    held: list[Solved] = []
+def _outcome(job: Job, config: ScanConfig, solved: Solved | None) -> Iterator[LayerMetrics | Failure]:
+    ref, held = job.ref, list[Anatomy]()
     try:
-        row = _measured(ref, buffers, config, device, held.append if ref.partner else None)
+        row = _measured(job, config, solved, held.append if ref.partner else None)
         _require_numbers(row)
-        if ref.partner and partner is not None:
-            weights = StoredWeights(ref, buffers[0])
-            yield from _compared(row, ref, weights, held[0], partner, config, device)
+        if ref.partner and job.partner is not None:
+            yield from _compared(row, job, held[0], config)
         else:
             yield row
         return
@@ -214,18 +217,14 @@ def _outcome(
 
 
 def _measured(
-    ref: MatrixRef,
-    buffers: Sequence[bytes | bytearray],
-    config: ScanConfig,
-    device: str,
-    keep: Callable[[Solved], None] | None,
+    job: Job, config: ScanConfig, solved: Solved | None, keep: Callable[[Anatomy], None] | None
 ) -> LayerMetrics:
-    weights = open_weights(ref, buffers)
+    ref, weights = job.ref, open_weights(job.ref, job.buffers)
     if isinstance(weights, LoraWeights):
         return measure_lora(ref, weights, config)
     if ref.packing:
         ref = _unpacked(ref, weights.shape, config)
-    return measure(ref, weights, config, device, keep)
+    return measure(ref, weights, config, solved, keep)
 
 
 def _unpacked(ref: MatrixRef, shape: tuple[int, ...], config: ScanConfig) -> MatrixRef:
@@ -237,20 +236,17 @@ def _unpacked(ref: MatrixRef, shape: tuple[int, ...], config: ScanConfig) -> Mat
 
 
 def _compared(
-    row: LayerMetrics,
-    ref: MatrixRef,
-    weights: StoredWeights,
-    own: Solved,
-    partner: bytearray | SourceError,
-    config: ScanConfig,
-    device: str,
+    row: LayerMetrics, job: Job, own: Anatomy, config: ScanConfig
 ) -> Iterator[LayerMetrics | Failure]:
     """The row with the numbers of its pair, or a failure of stage compare and the row as it was."""
+    ref, partner = job.ref, job.partner
     assert ref.partner is not None
     try:
         if isinstance(partner, SourceError):
             raise partner
-        both = compared(row, ref, weights, own, StoredWeights(ref.partner, partner), config, device)
+        assert partner is not None
+        weights, base = StoredWeights(ref, job.buffers[0]), StoredWeights(ref.partner, partner)
+        both = compared(row, ref, weights, own, base, config)
         _require_numbers(both)
         yield both
         return

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import groupby, repeat
 
 from scanner.prefetch import prefetched
@@ -13,11 +14,17 @@ from schemas.refs import FileRef, MatrixRef, TensorRef
 READ_AHEAD_FROM = 4 << 20
 """Bytes of a file below which nothing is read ahead: a thread and its hand-overs cost more than they save."""
 
-Read = tuple[MatrixRef, list[bytes | bytearray], bytearray | SourceError | None]
-"""A row, its bytes, and those of its partner: None where nothing is compared, or why they are not there."""
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A row, the bytes read for it, and those of its partner: None without one, or why they are not there."""
+
+    ref: MatrixRef
+    buffers: Sequence[bytes | bytearray]
+    partner: bytearray | SourceError | None = None
 
 
-def streamed(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterator[Read]:
+def streamed(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterator[Job]:
     """Each row of a file once the last of its bytes is here; the next buffers are read meanwhile."""
     if refs:
         depth = 2 if sum(ref.nbytes for ref in refs) >= READ_AHEAD_FROM else 0
@@ -26,7 +33,7 @@ def streamed(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterat
                 yield from group
 
 
-def _groups(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterator[list[Read]]:
+def _groups(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterator[list[Job]]:
     """The rows that each buffer of the file completes."""
     complete: dict[Span, list[MatrixRef]] = defaultdict(list)
     for ref in refs:
@@ -41,7 +48,7 @@ def _groups(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterato
         for span, buffer in zip(spans, own, strict=True):
             held[span] = buffer
             yield [
-                (ref, list(_bytes_of(ref, held, elsewhere)), next(beside) if ref.partner else None)
+                Job(ref, list(_bytes_of(ref, held, elsewhere)), next(beside) if ref.partner else None)
                 for ref in complete[span]
             ]
             for ref in complete[span]:

@@ -51,12 +51,14 @@ class SpectrumRules:
 
     method: gram (float64 Gram matrix; SVD only where its accuracy demands it) or svd (always).
     svd_above: lambda_max/xmin beyond which a Gram spectrum is recomputed by SVD.
-    block: rows (or columns) converted to float64 at a time.
+    block: rows (or columns) converted to float64 at a time. precision: of Gram matrices on a GPU; auto is
+    float64 where the card is fast at it, else float32 with a certificate, float64 where that is refused.
     """
 
     method: Literal["gram", "svd"] = "gram"
     svd_above: Annotated[float, Gt(1)] = 1e8
     block: Count = 512
+    precision: Literal["auto", "float64", "float32"] = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

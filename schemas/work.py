@@ -46,7 +46,7 @@ class RepoPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitResult:
-    """What one worker made of one unit: a row for every matrix of it, and the failures met."""
+    """What one worker made of one unit: a row for every matrix of it, the failures met, and what to tell."""
 
     unit_id: str
     rows: tuple[LayerMetrics, ...]
@@ -54,3 +54,4 @@ class UnitResult:
     bytes_read: int
     secs: float
     wait_secs: float = 0.0
+    notes: tuple[str, ...] = ()

@@ -1,11 +1,11 @@
-"""Exact eigenvalues of W^T W for a matrix or a pooled convolution, block by block, on CPU or GPU.
+"""Exact eigenvalues of W^T W for a matrix or a pooled convolution, block by block. For a GPU see device.py.
 
 The Gram matrix of the short side is accumulated in float64 from blocks of W as stored, so a float64 copy
 of W never exists. Its eigenvalues carry an absolute error of a few eps * lambda_max (measured 1..10):
 the tail of any spectrum with lambda_max/xmin below 1e8 is exact to 1e-8 or far better. SVD is for the rest.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,7 +61,6 @@ def solve(
     weights: Weights,
     *,
     method: str = "gram",
-    device: str = "cpu",
     block: int = 512,
     observe: Callable[[FloatArray], None] = _ignore,
     keep: Callable[[FloatArray], None] | None = None,
@@ -77,28 +76,31 @@ def solve(
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    rows, columns = weights.shape[:2]
     if len(weights.shape) > 2:
         slices = _conv_svd(weights, observe) if method == "svd" else _conv_gram(weights, block, observe)
-        evals = np.sort(slices, axis=None)
+    elif method == "svd":
+        slices = _svd(weights, observe)[None]
     else:
-        slices = None
-        if method == "svd":
-            evals = _svd(weights, observe)
-        elif device == "cpu":
-            total = gram(weights, block, observe)
-            if keep is not None:
-                keep(total)
-            evals = eigenvalues(total)
-        else:
-            evals = _on_device(weights, device, block, observe, keep)
+        total = gram(weights, block, observe)
+        if keep is not None:
+            keep(total)
+        slices = eigenvalues(total)[None]
+    return spectrum_of(slices, weights.shape, "svd_f64" if method == "svd" else "gram_f64")
+
+
+def spectrum_of(slices: FloatArray, shape: Sequence[int], method: str, device: str = "cpu") -> Spectrum:
+    """Eigenvalues (slices, M), each row ascending, of weights of `shape` as a checked Spectrum.
+
+    Raises NumericsError (eigensolver_error) for NaN, Inf, or a scale at the end of float64's range.
+    """
+    pooled = len(shape) > 2
     return Spectrum(
-        evals=_checked(evals),
-        N=max(rows, columns),
-        M=min(rows, columns),
-        method="svd_f64" if method == "svd" else "gram_f64",
-        device=device if slices is None and method != "svd" else "cpu",
-        slices=None if slices is None else _read_only(np.maximum(slices, 0.0)),
+        evals=_checked(np.sort(slices, axis=None) if pooled else slices[0]),
+        N=max(shape[:2]),
+        M=min(shape[:2]),
+        method=method,
+        device=device,
+        slices=_read_only(np.maximum(slices, 0.0)) if pooled else None,
     )
 
 
@@ -195,35 +197,6 @@ def _conv_svd(weights: Weights, observe: Callable[[FloatArray], None]) -> FloatA
         return np.asarray(np.linalg.svd(_kernel_first(full), compute_uv=False)[:, ::-1] ** 2)
     except np.linalg.LinAlgError as error:
         raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"singular values: {error}") from error
-
-
-def _on_device(
-    weights: Weights,
-    device: str,
-    block: int,
-    observe: Callable[[FloatArray], None],
-    keep: Callable[[FloatArray], None] | None,
-) -> FloatArray:
-    import torch
-
-    rows, columns = weights.shape
-    side = min(rows, columns)
-    try:
-        total = torch.zeros((side, side), dtype=torch.float64, device=device)
-        for piece in blocks(weights, block):
-            observe(piece)
-            moved = torch.from_numpy(piece).to(device)
-            total.addmm_(*((moved.T, moved) if rows >= columns else (moved, moved.T)))
-        _require_finite(total.diagonal().cpu().numpy())
-        if keep is not None:
-            keep(total.cpu().numpy())
-        return np.asarray(torch.linalg.eigvalsh(total).cpu().numpy())
-    except torch.cuda.OutOfMemoryError as error:
-        raise NumericsError(
-            FailureKind.OUT_OF_MEMORY, f"{device}: a {side} x {side} Gram matrix does not fit"
-        ) from error
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues on {device}: {error}") from error
 
 
 def _require_finite(values: FloatArray) -> None:

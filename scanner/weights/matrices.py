@@ -16,6 +16,7 @@ from scanner.weights.lora import Place, lora_pairs, place_of
 from scanner.weights.quant import name_of_weights, rows_of_codes
 from scanner.weights.roles import is_table, layer_indices, natural, role
 from scanner.weights.schemes import Found, Quantised, quantised
+from scanner.weights.tensors import Upload, on_device
 from scanner.weights.tied import tied_copies
 from schemas.config import MatrixRules
 from schemas.refs import Cut, LoraPair, MatrixRef, TensorRef
@@ -131,6 +132,10 @@ class StoredWeights:
     def block(self, rows: slice, columns: slice) -> FloatArray:
         """C-contiguous float64 copy of [rows, columns, ...]."""
         return decode.to_float64(self._array[rows, columns], self._dtype)
+
+    def on_device(self, upload: Upload) -> Any:
+        """The same values as a tensor in their stored type, where `upload` takes bytes."""
+        return on_device(self._array, self._dtype, upload)
 
 
 def _cut(array: NDArray[Any], cut: Cut) -> NDArray[Any]:

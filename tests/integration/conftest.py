@@ -109,12 +109,13 @@ def zoo_scan(zoo, tmp_path_factory) -> Scanned:
 
 @pytest.fixture(scope="session")
 def local_ray():
-    """One Ray of two workers for the whole session; RayActors finds it running."""
+    """One Ray of two cores and two GPUs, which Ray takes our word for; RayActors finds it running."""
     ray = pytest.importorskip("ray")
     from jobs.actors import ONE_THREAD
 
     ray.init(
         num_cpus=2,
+        num_gpus=2,
         include_dashboard=False,
         object_store_memory=128 << 20,
         log_to_driver=False,

@@ -182,6 +182,21 @@ def test_idle_actors_tell_their_processes_and_close_ends_them(local_ray):
     assert local_ray.is_initialized()
 
 
+def test_a_worker_with_a_gpu_has_it_to_itself(local_ray):
+    settings = WorkerSettings(config=ScanConfig(), limits=WorkLimits(), device="cuda")
+    with pytest.raises(
+        UsageError, match=r"one GPU a worker, and Ray has 2: take --workers 2 or --device cpu"
+    ):
+        RayActors(settings, 3, None)
+    actors = RayActors(settings, None, None)
+    try:
+        assert len(actors.pids()) == actors.workers == 2
+        assert local_ray.available_resources().get("GPU", 0) == 0
+    finally:
+        actors.close()
+    until(lambda: local_ray.available_resources().get("GPU", 0) == 2, "the GPUs to be given back")
+
+
 def test_a_scan_ends_in_words_when_no_worker_is_left(local_ray):
     actors = RayActors(WorkerSettings(config=ScanConfig(), limits=WorkLimits()), 1, None)
     (actor,) = actors._idle

@@ -110,6 +110,7 @@ OTHERS = {
     "xmax": "max",
     "base": "off",
     "compared_with": "owner/base@commit",
+    "precision": "float64",
 }
 
 

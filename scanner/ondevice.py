@@ -1,0 +1,141 @@
+"""The matrices of a file on a GPU: which go there, in what precision, and which the host keeps."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias
+
+from scanner.lanes import Limits, Task, solved
+from scanner.reading import Job
+from scanner.spectra.device import Answer, Card, Solved, card, device_bytes
+from scanner.spectra.eigen import Weights
+from scanner.spectra.precision import refusal, tries_single
+from scanner.weights.lora import LoraWeights
+from scanner.weights.opened import open_weights
+from scanner.weights.plan import ROW_SECONDS, cost
+from schemas.config import ScanConfig
+from schemas.errors import NumericsError
+from schemas.refs import MatrixRef
+from schemas.results import FailureKind
+
+LANES = 8
+"""Problems at once on a device: below side 4096 each is latency, not work (estimate, not measured)."""
+
+STACK_TO_SIDE = 1024
+"""Short side up to which equal problems share one batched eigenvalue call."""
+
+STACK = 8
+WINDOW_BYTES = 1 << 30
+"""Stored bytes that wait on the host for their results."""
+
+HOST_SECONDS = 2e-3
+"""Matrices of less work than this stay on the host: moving them costs as much (estimate)."""
+
+_LAUNCH_SECONDS = 1.6e-5
+"""Four kernel launches for each column of a tridiagonalisation (estimate)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The device has no answer, so the host has to find one; `why` is None where that was the plan."""
+
+    why: str | None = None
+
+
+Ready: TypeAlias = Solved | Elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """A job and what a device solves of it, None where only the host can."""
+
+    job: Job
+    weights: Weights | None
+
+
+def ahead(
+    jobs: Iterable[Job], config: ScanConfig, device: str, host_seconds: float = HOST_SECONDS
+) -> Iterator[tuple[Job, Ready]]:
+    """Yield each matrix with its spectrum from `device`, in order, while the next ones are solved there.
+
+    `device` is a torch device; what is small, does not fit or fails there comes back as Elsewhere. So does
+    everything for "cpu", and where singular values are asked for. Raises SourceError as `jobs` does, after
+    the matrices before it.
+    """
+    if device == "cpu" or config.spectrum.method == "svd":
+        yield from ((job, Elsewhere()) for job in jobs)
+        return
+    on = card(device)
+    limits = Limits(lanes=LANES, stack=STACK, budget=on.free_bytes(), window=WINDOW_BYTES)
+    tasks = (_task(_Problem(job, _weights(job, config)), host_seconds) for job in jobs)
+    for problem, answer in solved(tasks, _solver(on, config), limits):
+        yield problem.job, _ready(problem.job.ref, answer)
+
+
+def device_seconds(ref: MatrixRef, multiprocessors: int) -> float:
+    """Estimated seconds of a float64 solve on a card weak in float64: two units a multiprocessor, 1.5 GHz."""
+    m, n = sorted(ref.shape[:2])
+    slices = 1 if ref.slice_id is not None else ref.kernel_size
+    flops = slices * (2 * n * m**2 + 4 / 3 * m**3)
+    return flops / (multiprocessors * 4 * 1.5e9) + m * _LAUNCH_SECONDS
+
+
+def _weights(job: Job, config: ScanConfig) -> Weights | None:
+    """What a device can take: not LoRA pairs, Fourier transforms, codes in error, or what is too large."""
+    try:
+        weights = open_weights(job.ref, job.buffers)
+    except NumericsError:
+        return None
+    transformed = len(weights.shape) > 2 and config.matrices.conv_mode == "fft"
+    too_large = min(weights.shape[:2]) > config.matrices.max_evals_exact
+    return None if transformed or too_large or isinstance(weights, LoraWeights) else weights
+
+
+def _task(problem: _Problem, host_seconds: float) -> Task[_Problem, Ready]:
+    job, weights = problem.job, problem.weights
+    held = sum(map(len, job.buffers))
+    if weights is None or cost(job.ref, "gram") - ROW_SECONDS < host_seconds:
+        return Task(item=problem, need=0, held=held, known=Elsewhere())
+    side, slices = min(weights.shape[:2]), prod(weights.shape[2:])
+    stack = (slices, side) if side <= STACK_TO_SIDE else None
+    return Task(item=problem, need=device_bytes(weights.shape, held), held=held, stack=stack)
+
+
+def _solver(on: Card, config: ScanConfig) -> Callable[[Sequence[_Problem]], list[Ready | NumericsError]]:
+    if not (on.whole_float32 and tries_single(config, on.strong_float64)):
+        return lambda problems: [*on.solve(_all_weights(problems))]
+
+    def certified(problems: Sequence[_Problem]) -> list[Ready | NumericsError]:
+        answers = on.solve(_all_weights(problems), single=True)
+        return [
+            answer if _holds(answer, config) else _in_double(problem, on)
+            for problem, answer in zip(problems, answers, strict=True)
+        ]
+
+    return certified
+
+
+def _all_weights(problems: Sequence[_Problem]) -> list[Weights]:
+    return [problem.weights for problem in problems if problem.weights is not None]
+
+
+def _holds(answer: Answer, config: ScanConfig) -> bool:
+    return isinstance(answer, Solved) and refusal(answer.spectrum, answer.moments, config) is None
+
+
+def _in_double(problem: _Problem, on: Card) -> Ready | NumericsError:
+    """Float64 where it is estimated to be faster."""
+    ref = problem.job.ref
+    if not on.strong_float64 and cost(ref, "gram") < device_seconds(ref, on.multiprocessors()):
+        return Elsewhere()
+    return on.solve(_all_weights([problem]))[0]
+
+
+def _ready(ref: MatrixRef, answer: Ready | NumericsError) -> Ready:
+    """NaN in the weights is no surprise: the host finds and counts it."""
+    if not isinstance(answer, NumericsError):
+        return answer
+    if answer.kind is FailureKind.NONFINITE:
+        return Elsewhere()
+    tensor = ref.tensor
+    return Elsewhere(f"{tensor.file.repo.repo_id} {tensor.name}: {answer.message}; left to the CPU")
