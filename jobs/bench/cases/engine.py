@@ -89,7 +89,7 @@ def _rounds(model: Path, folder: Path, pairs: int) -> list[_Costs]:
 
 
 def _request(model: Path, lake: Path) -> Request:
-    target = Target(repo_id=f"bench/{model.name}", root=model)
+    target = Target(repo_id=f"bench/{model.name}", root=str(model))
     return Request(targets=(target,), lake=lake, config=profile_config("default"), engine="local")
 
 

@@ -77,7 +77,7 @@ def two_cores(options: Options) -> Iterator[Result]:
     plan = plan_repository(
         source, source.repository(_NAME), config, WorkLimits(unit_cost=_UNIT_SECONDS)
     )
-    jobs = [UnitJob(Model(repo_id=_NAME, root=folder), unit) for unit in plan.units]
+    jobs = [UnitJob(Model(repo_id=_NAME, root=str(folder)), unit) for unit in plan.units]
     with (
         closing(RayActors(WorkerSettings(config=config, limits=WorkLimits()), 2, None)) as actors,
         Child(1) as one,
