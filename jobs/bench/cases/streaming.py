@@ -20,10 +20,12 @@ from schemas.refs import FileRef
 from schemas.work import RepoPlan
 
 _MODEL = "bench/stream"
-_SHARD: list[Shape] = [(8192, 768), (768, 3072), (768, 3072), (768, 3072)]
-_SHARDS = 4
+_BLOCK: list[Shape] = [(8192, 768), (768, 3072), (768, 3072), (768, 3072)]
+"""Much to read and little to compute, then the reverse."""
+_BLOCKS = 4
 _RATES = (25e6, 100e6, 400e6)
 _ROUNDS = 3
+"""At most: one takes half a minute at the lowest rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,8 @@ class _Stream:
 
 def overlap(options: Options) -> Iterator[Result]:
     """Wall time of a scan from a throttled hub, the first tensor off, over the longer of both its parts."""
-    shards = [_SHARD] * (1 if options.quick else _SHARDS)
     with TemporaryDirectory() as folder:
-        model = write_model(Path(folder) / _MODEL, shards)
+        model = _model(folder, options)
         with ThrottledHub(Path(folder)) as hub:
             stream = _Stream.of(hub.endpoint, model)
             stream.compute()
@@ -80,15 +81,18 @@ def overlap(options: Options) -> Iterator[Result]:
 
 def transport(options: Options) -> Iterator[Result]:
     """What reading costs the client: plain HTTP on loopback, unthrottled, nothing computed."""
-    shards = [_SHARD] * (1 if options.quick else _SHARDS)
     with TemporaryDirectory() as folder:
-        model = write_model(Path(folder) / _MODEL, shards)
+        model = _model(folder, options)
         with ThrottledHub(Path(folder)) as hub:
             stream = _Stream.of(hub.endpoint, model)
             stream.download()
             gigabytes = stream.nbytes / 1e9
             seconds = [cpu_seconds(stream.download) / gigabytes for _ in range(options.pairs)]
     yield figure("client of plain HTTP", seconds, "CPU s a GB", at_most=1.2)
+
+
+def _model(folder: str, options: Options) -> Path:
+    return write_model(Path(folder) / _MODEL, [_BLOCK * (1 if options.quick else _BLOCKS)])
 
 
 def _overlap(stream: _Stream, rate: float, rounds: int) -> Result:
