@@ -471,9 +471,7 @@ def serve_hub(root: Path, host: str, port: int, token: str | None) -> None:
 @click.option("--page", "page_file", type=click.Path(path_type=Path, dir_okay=False), help="Write Markdown.")
 @click.option("--strict", is_flag=True, help="Exit 3 when a target is missed or numbers differ.")
 @_output_options
-def bench(
-    cases: tuple[str, ...], listed: bool, form: str | None, output: Path | None, **options: Any
-) -> int:
+def bench(cases: tuple[str, ...], listed: bool, form: str | None, output: Path | None, **options: Any) -> int:
     """Measure hubspectra side by side with its peers, and against its own targets.
 
     Every comparison first checks that both sides give the same numbers, then times them in turn on one

@@ -17,6 +17,7 @@ from schemas.work import RepoPlan, Target
 
 _PROBE_SIDE = 512
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """One target: `mbytes` to read, rows to analyse and to skip, seconds of one core, memory of a worker.

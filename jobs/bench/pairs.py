@@ -47,7 +47,7 @@ def compare(
     note: str = "",
     clock: Callable[[Callable[[], object]], float] = cpu_seconds,
 ) -> Result:
-    """Run both in turn, `pairs` times after `judge` has found their numbers equal; without, no time is taken."""
+    """Run both in turn, `pairs` times; no time is taken unless `judge` finds their numbers equal."""
     agreement = judge(ours(), theirs())
     facts: dict[str, Any] = {
         "name": name,
@@ -77,7 +77,9 @@ def ratios(ours: Sequence[float], theirs: Sequence[float], **facts: Any) -> Resu
     )
 
 
-def figure(name: str, values: Sequence[float], unit: str, at_most: float | None = None, **facts: Any) -> Result:
+def figure(
+    name: str, values: Sequence[float], unit: str, at_most: float | None = None, **facts: Any
+) -> Result:
     """A Result of repeated measurements of our own, bounded from above."""
     return Result(
         name=name,

@@ -34,7 +34,7 @@ def details(state: StateDict, **options: Any) -> Any:
 
 
 def as_module(state: StateDict) -> Any:
-    """A torch module whose Linear and Conv2d layers hold the weights of `state`; a dot of a name is a slash."""
+    """A torch module whose Linear and Conv2d layers hold the weights of `state`, dots of names as slashes."""
     import torch
 
     root = torch.nn.Module()
@@ -90,7 +90,7 @@ def _layer(tensor: Any) -> Any:
         layer: Any = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     else:
         out, into, *kernel = weight.shape
-        layer = torch.nn.Conv2d(into, out, tuple(kernel), bias=False)
+        layer = torch.nn.Conv2d(into, out, (kernel[0], kernel[1]), bias=False)
     layer.weight = torch.nn.Parameter(weight, requires_grad=False)
     return layer
 

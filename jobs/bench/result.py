@@ -53,9 +53,9 @@ class Agreement:
 class Result:
     """One measured row.
 
-    `value` is what the target bounds, in `unit`: the median over `pairs` of theirs / ours, or a figure of our
-    own; `low` and `high` are its range. `ours` and `theirs` are medians in `measured`, such as CPU s. `load` is
-    the load average of the last minute when it ended. None is what was not measured.
+    `value` is what the target bounds, in `unit`: the median over `pairs` of theirs / ours, or a figure of
+    our own; `low` and `high` are its range. `ours` and `theirs` are medians in `measured`, such as CPU s.
+    `load` is the load average of the last minute when it ended. None is what was not measured.
     """
 
     name: str

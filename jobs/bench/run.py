@@ -1,7 +1,7 @@
 """The bench verb: cases -> results, told as they come, then a table, JSON and a page."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,11 @@ def bench(
     options = Options(pairs=min(pairs, 2) if quick else pairs, quick=quick, models=models, device=device)
     facts = machine()
     results = []
-    for result in run_cases(_chosen(names), options):
-        click.echo(headline(result), err=True)
-        results.append(result)
+    for case in _chosen(names):
+        click.echo(f"{case.name}: {case.goal} ...", err=True)
+        for result in run_case(case, options):
+            click.echo(f"  {headline(result)}", err=True)
+            results.append(result)
     records = [result.as_record() for result in results]
     _write(json_file, json.dumps({"machine": facts, "results": records}, indent=1) + "\n")
     _write(page_file, render(facts, records, {case.name: case.about for case in CASES.values()}))
@@ -56,14 +58,13 @@ def catalogue() -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def run_cases(cases: Sequence[Case], options: Options) -> Iterator[Result]:
+def run_case(case: Case, options: Options) -> Iterator[Result]:
     """Results as they come; a case that cannot run here is one that says why."""
-    for case in cases:
-        try:
-            for result in case.run(options):
-                yield replace(result, case=case.name, load=load())
-        except NotRunError as reason:
-            yield Result(case=case.name, name=case.name, note=str(reason))
+    try:
+        for result in case.run(options):
+            yield replace(result, case=case.name, load=load())
+    except NotRunError as reason:
+        yield Result(case=case.name, name=case.name, note=str(reason))
 
 
 def headline(result: Result) -> str:
@@ -71,7 +72,7 @@ def headline(result: Result) -> str:
     value = f"{number(result.value)} {result.unit}, " if result.value is not None else ""
     aim = f" (target {result.target})" if result.target else ""
     why = f": {result.note}" if result.verdict is Verdict.NOT_RUN else ""
-    return f"{result.case}: {result.name}: {value}{result.verdict}{aim}{why}"
+    return f"{result.name}: {value}{result.verdict}{aim}{why}"
 
 
 def _chosen(names: Sequence[str]) -> list[Case]:

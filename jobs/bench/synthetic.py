@@ -14,7 +14,7 @@ def write_model(folder: Path, shards: Sequence[Iterable[Shape]]) -> Path:
     """Write float32 matrices, one file a shard, with the index that names them; returns `folder`."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for k, shapes in enumerate(shards):
         file = f"model-{k + 1:05}-of-{len(shards):05}.safetensors"
         state = {

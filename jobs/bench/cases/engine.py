@@ -1,8 +1,9 @@
 """What the scan adds to the kernels, what starting costs, whether the forecast holds."""
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,31 +22,72 @@ from scanner.sources.local import LocalSource
 from scanner.weights.matrices import StoredWeights
 from schemas.config import profile_config
 from schemas.errors import UsageError
+from schemas.refs import MatrixRef
 from schemas.work import Target
 
 _TINY, _TINY_SIDE = 2000, 16
+_MODELS = 4
 _LAYERS: list[Shape] = [(1024, 4096), (4096, 1024), (2048, 2048)]
+
+
+def overhead(options: Options) -> Iterator[Result]:
+    """Scans of several models into a new lake, against pinning, reading and measuring their matrices alone.
+
+    A model's own share is the difference between a scan of four and a scan of one; what is left of the scan
+    of one, its start and the snapshot of the models view, is paid once however many models there are.
+    """
+    with TemporaryDirectory() as folder:
+        tiny = write_model(Path(folder) / "tiny", [[(_TINY_SIDE, _TINY_SIDE)] * _TINY])
+        costs = [_costs(tiny, Path(folder) / str(i)) for i in range(options.pairs + 1)][1:]
+        each = [(c.model - c.work) / _TINY * 1e3 for c in costs]
+        yield figure(f"engine, {_TINY} matrices of {_TINY_SIDE} x {_TINY_SIDE}", each, "CPU ms a matrix", 1.0)
+    with TemporaryDirectory() as folder:
+        costs = [_costs(_minilm(), Path(folder) / str(i)) for i in range(options.pairs + 1)][1:]
+    shares = [100 * (c.model / c.work - 1) for c in costs]
+    note = f"{costs[-1].model:.2f} CPU s a model, {costs[-1].work:.2f} of them to pin, read and measure"
+    yield figure("engine, all-MiniLM-L6-v2", shares, "% over the kernels", 5.0, note=note)
+    yield figure("engine, once a scan", [c.once for c in costs], "CPU s")
 
 
 @dataclass(frozen=True, slots=True)
 class _Costs:
-    """CPU seconds of a scan into a new lake, and of its kernels alone."""
+    """CPU seconds: of one model more in a scan, of the work in it, and of a scan whatever it holds."""
 
-    scan: float
-    kernels: float
+    model: float
+    work: float
+    once: float
 
 
-def overhead(options: Options) -> Iterator[Result]:
-    """A whole scan (pin, plan, read, judge, commit, views) against its kernels on bytes in memory."""
-    with TemporaryDirectory() as folder:
-        tiny = write_model(Path(folder) / "tiny", [[(_TINY_SIDE, _TINY_SIDE)] * _TINY])
-        each = [(c.scan - c.kernels) / _TINY * 1e3 for c in _rounds(tiny, Path(folder), options.pairs)]
-        yield figure(f"engine, {_TINY} matrices of {_TINY_SIDE} x {_TINY_SIDE}", each, "CPU ms a matrix", 1.0)
-    with TemporaryDirectory() as folder:
-        costs = _rounds(_minilm(), Path(folder), options.pairs)
-        shares = [100 * (c.scan / c.kernels - 1) for c in costs]
-        note = f"scan {costs[-1].scan:.2f} CPU s, kernels {costs[-1].kernels:.2f}"
-        yield figure("engine, all-MiniLM-L6-v2", shares, "% over the kernels", 5.0, note=note)
+def _costs(model: Path, folder: Path) -> _Costs:
+    rows = _matrices(model)
+    alone = cpu_seconds(lambda: _scan(model, folder / "alone", 1))
+    together = cpu_seconds(lambda: _scan(model, folder / "together", _MODELS))
+    each = (together - alone) / (_MODELS - 1)
+    return _Costs(model=each, work=cpu_seconds(lambda: _work(model, rows)), once=alone - each)
+
+
+def _scan(model: Path, lake: Path, copies: int) -> None:
+    """Scan a folder under `copies` names into a lake of its own."""
+    shutil.rmtree(lake, ignore_errors=True)
+    with quiet_progress() as display:
+        run_scan(_request(model, lake, copies), display)
+
+
+def _matrices(model: Path) -> list[MatrixRef]:
+    source = LocalSource(model)
+    plan = plan_repository(source, source.repository("bench/model"), profile_config("default"))
+    return [row for unit in plan.units for row in unit.matrices if not row.skip]
+
+
+def _work(model: Path, rows: list[MatrixRef]) -> None:
+    """Pin a folder, read its matrices and measure each: a scan without plan, driver and lake."""
+    source, config = LocalSource(model), profile_config("default")
+    source.repository("bench/model")
+    for file, of_file in groupby(rows, key=lambda row: row.tensor.file):
+        refs = list(of_file)
+        buffers = source.stream(file, [(row.start, row.stop) for row in refs])
+        for row, buffer in zip(refs, buffers, strict=True):
+            measure(row, StoredWeights(row, buffer), config)
 
 
 def startup(options: Options) -> Iterator[Result]:
@@ -66,45 +108,20 @@ def estimates(options: Options) -> Iterator[Result]:
 
 
 def _estimate(name: str, model: Path, folder: Path, pairs: int) -> Result:
-    request = _request(model, folder / "never-written")
+    request, rows = _request(model, folder / "never-written"), _matrices(model)
+    _work(model, rows)
     off, note = [], ""
     for _ in range(pairs):
         promised = sum(found.core_seconds for found in forecast(request))
-        taken = cpu_seconds(_kernels(model))
+        taken = cpu_seconds(lambda: _work(model, rows))
         off.append(max(promised / taken, taken / promised))
         note = f"promised {promised:.2f} s of one core, took {taken:.2f} CPU s"
     return figure(f"forecast of {name}", off, "x off", at_most=2.0, note=note)
 
 
-def _rounds(model: Path, folder: Path, pairs: int) -> list[_Costs]:
-    kernels, lakes = _kernels(model), (folder / f"lake{i}" for i in count())
-
-    def scan() -> None:
-        with quiet_progress() as display:
-            run_scan(_request(model, next(lakes)), display)
-
-    kernels()
-    scan()
-    return [_Costs(cpu_seconds(scan), cpu_seconds(kernels)) for _ in range(pairs)]
-
-
-def _request(model: Path, lake: Path) -> Request:
-    target = Target(repo_id=f"bench/{model.name}", root=str(model))
-    return Request(targets=(target,), lake=lake, config=profile_config("default"), engine="local")
-
-
-def _kernels(model: Path) -> Callable[[], None]:
-    """The measurement of every matrix of a model whose bytes are in memory."""
-    source, config = LocalSource(model), profile_config("default")
-    plan = plan_repository(source, source.repository("bench/model"), config)
-    rows = [row for unit in plan.units for row in unit.matrices if not row.skip]
-    held = [(row, bytearray(source.read(row.tensor.file, row.start, row.stop))) for row in rows]
-
-    def run() -> None:
-        for row, buffer in held:
-            measure(row, StoredWeights(row, buffer), config)
-
-    return run
+def _request(model: Path, lake: Path, copies: int = 1) -> Request:
+    targets = tuple(Target(repo_id=f"bench/{model.name}{i}", root=str(model)) for i in range(copies))
+    return Request(targets=targets, lake=lake, config=profile_config("default"), engine="local")
 
 
 def _minilm() -> Path:

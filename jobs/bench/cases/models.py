@@ -74,9 +74,7 @@ def two_cores(options: Options) -> Iterator[Result]:
     folder = _minilm_folder()
     config = profile_config("default")
     source = LocalSource(folder)
-    plan = plan_repository(
-        source, source.repository(_NAME), config, WorkLimits(unit_cost=_UNIT_SECONDS)
-    )
+    plan = plan_repository(source, source.repository(_NAME), config, WorkLimits(unit_cost=_UNIT_SECONDS))
     jobs = [UnitJob(Model(repo_id=_NAME, root=str(folder)), unit) for unit in plan.units]
     with (
         closing(RayActors(WorkerSettings(config=config, limits=WorkLimits()), 2, None)) as actors,

@@ -35,7 +35,7 @@ def one_layer(options: Options) -> Iterator[Result]:
 
 
 def memory(options: Options) -> Iterator[Result]:
-    """The peak beyond the stored tensor, in Gram matrices (8 M^2 bytes); three and a block of rows are allowed."""
+    """The peak beyond the stored tensor, in Gram matrices (8 M^2 bytes); three and a block are allowed."""
     shapes = [(1024, 2752)] if options.quick else [(4096, 11008), (32000, 4096)]
     for rows, columns in shapes:
         side = min(rows, columns)

@@ -122,7 +122,8 @@ def no_worse(ours: Sequence[float | None], theirs: Sequence[float], logs: FloatA
     """
     b = 1.0 / float(logs.mean())
     power_law = logs.size * math.log(b) - (b + 1.0) * float(logs.sum())
-    below = (math.inf if r is None else their - (power_law - r) for r, their in zip(ours, theirs, strict=True))
+    pairs = zip(ours, theirs, strict=True)
+    below = (math.inf if r is None else their - (power_law - r) for r, their in pairs)
     return Agreement(what="our log-likelihood below theirs", worst=max(0.0, *below), limit=1e-5)
 
 
