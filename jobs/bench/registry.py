@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from jobs.bench.cases import engine, models, spectra, streaming, tails
+from jobs.bench.cases import engine, lakes, models, spectra, streaming, tails
 from jobs.bench.options import Options
 from jobs.bench.result import Result
 
@@ -38,5 +38,6 @@ _ALL = (
     Case("engine", "5 % over the kernels, 1 ms a tiny matrix", engine.overhead),
     Case("startup", "0.4 CPU s", engine.startup),
     Case("forecast", "within 2 x", engine.estimates),
+    Case("questions", "no target yet", lakes.ask_a_large_lake),
 )
 CASES = {case.name: case for case in _ALL}

@@ -100,6 +100,7 @@ SITES = {
         "jobs/correlating.py",
         "jobs/explaining.py",
         "jobs/bench/run.py",
+        "jobs/bench/lake.py",
     ],
     "matplotlib": ["jobs/plots.py"],
     "torch": [

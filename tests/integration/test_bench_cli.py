@@ -7,8 +7,10 @@ import pytest
 from running import run_cli
 
 from jobs.bench.children import Child
+from jobs.bench.lake import ROWS, grown, name_of
 from jobs.bench.registry import CASES
 from jobs.bench.result import NotRunError
+from jobs.leaderboard import ask
 
 
 def test_the_list_names_every_case():
@@ -56,3 +58,14 @@ def test_a_child_has_its_own_number_of_threads():
 def test_a_child_that_dies_says_so():
     with Child() as child, pytest.raises(NotRunError, match="died"):
         child.call(os._exit, 1)
+
+
+def test_a_grown_lake_answers_like_a_scanned_one(tmp_path):
+    lake = grown(tmp_path, 3 * ROWS)
+    counted = ask(
+        lake, "SELECT repo_id, count(*) AS n FROM layers GROUP BY repo_id ORDER BY repo_id"
+    ).to_pylist()
+    assert counted == [{"repo_id": name, "n": ROWS} for name in ("bench/base", *map(name_of, range(3)))]
+    alphas = ask(lake, "SELECT count(DISTINCT alpha) AS n FROM layers WHERE alpha IS NOT NULL").to_pylist()
+    assert alphas[0]["n"] > ROWS
+    assert ask(lake, "SELECT count(*) AS n FROM models").to_pylist() == [{"n": 4}]
