@@ -8,13 +8,14 @@ from typing import Any
 
 
 class Verdict(StrEnum):
-    """How a measurement ended; `unequal` means that no time was taken."""
+    """How a measurement ended; `unequal` means that no time was taken, `failed` that the case broke off."""
 
     MET = "met"
     MISSED = "missed"
     NO_TARGET = "no target"
     UNEQUAL = "unequal"
     NOT_RUN = "not run"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,8 @@ class Result:
 
     `value` is what the target bounds, in `unit`: the median over `pairs` of theirs / ours, or a figure of
     our own; `low` and `high` are its range. `ours` and `theirs` are medians in `measured`, such as CPU s.
-    `load` is the load average of the last minute when it ended. None is what was not measured.
+    `load` is the load average of the last minute when it ended; `broken` says that the case failed, with
+    the reason in `note`. None is what was not measured.
     """
 
     name: str
@@ -73,10 +75,13 @@ class Result:
     agreement: Agreement | None = None
     load: float | None = None
     note: str = ""
+    broken: bool = False
 
     @property
     def verdict(self) -> Verdict:
         """Equality first, then whether there is a number, then the target."""
+        if self.broken:
+            return Verdict.FAILED
         if self.agreement is not None and not self.agreement.holds:
             return Verdict.UNEQUAL
         if self.value is None:

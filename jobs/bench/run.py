@@ -16,9 +16,11 @@ from jobs.bench.registry import CASES, Case
 from jobs.bench.result import NotRunError, Result, Verdict
 from jobs.exitcodes import Exit
 from jobs.output import emit
-from schemas.errors import UsageError
+from schemas.errors import ScanError, UsageError
 
 _BRIEF = ("case", "name", "verdict", "value", "low", "high", "unit", "target", "peer")
+
+_BAD = (Verdict.MISSED, Verdict.UNEQUAL, Verdict.FAILED)
 
 
 def bench(
@@ -35,7 +37,7 @@ def bench(
     output: Path | None,
     brief: bool,
 ) -> Exit:
-    """Run the cases named, or all; returns SOME_FAILED where `strict` and a result is missed or unequal."""
+    """Run the cases named, or all; returns SOME_FAILED where `strict` and a result is a bad one."""
     options = Options(pairs=min(pairs, 2) if quick else pairs, quick=quick, models=models, device=device)
     facts = machine()
     results = []
@@ -48,7 +50,7 @@ def bench(
     _write(json_file, json.dumps({"machine": facts, "results": records}, indent=1) + "\n")
     _write(page_file, render(facts, records, {case.name: case.about for case in CASES.values()}))
     emit(_table(records, _BRIEF if brief else tuple(records[0])), form, output)
-    bad = any(result.verdict in (Verdict.MISSED, Verdict.UNEQUAL) for result in results)
+    bad = any(result.verdict in _BAD for result in results)
     return Exit.SOME_FAILED if strict and bad else Exit.OK
 
 
@@ -59,19 +61,21 @@ def catalogue() -> pa.Table:
 
 
 def run_case(case: Case, options: Options) -> Iterator[Result]:
-    """Results as they come; a case that cannot run here is one that says why."""
+    """Results as they come; a case that cannot run here, or breaks off, is one that says why."""
     try:
         for result in case.run(options):
             yield replace(result, case=case.name, load=load())
     except NotRunError as reason:
         yield Result(case=case.name, name=case.name, note=str(reason))
+    except (ScanError, UsageError, OSError) as error:
+        yield Result(case=case.name, name=case.name, note=f"broke off: {error}", broken=True)
 
 
 def headline(result: Result) -> str:
     """One line about a result, for people who wait."""
     value = f"{number(result.value)} {result.unit}, " if result.value is not None else ""
     aim = f" (target {result.target})" if result.target else ""
-    why = f": {result.note}" if result.verdict is Verdict.NOT_RUN else ""
+    why = f": {result.note}" if result.value is None and result.note else ""
     return f"{result.name}: {value}{result.verdict}{aim}{why}"
 
 
