@@ -1,12 +1,12 @@
 """Reads ahead: the next buffers of a stream are fetched while the present one is computed on."""
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sized
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
 from typing import Generic, TypeVar
 
-Buffer = TypeVar("Buffer", bound=Sized)
+T = TypeVar("T")
 
 AHEAD_BYTES = 128 << 20
 """Bytes held ahead: a third of a second at 400 MB/s, many small tensors, and little beside a Gram matrix."""
@@ -16,15 +16,18 @@ AHEAD_LEAST = 2
 
 
 def prefetched(
-    items: Iterator[Buffer], budget: int = AHEAD_BYTES, least: int = AHEAD_LEAST
-) -> Generator[Buffer, None, None]:
-    """Yield `items` in order, read ahead by one thread.
+    items: Iterator[T], size: Callable[[T], int], budget: int = AHEAD_BYTES, least: int = AHEAD_LEAST
+) -> Generator[T, None, None]:
+    """Yield `items`, none of them None, in order, read ahead by one thread; `size` tells the bytes of one.
 
-    A read begins while fewer than `least` items or less than `budget` bytes wait to be taken. An error of the
+    A read begins while fewer than `least` items, or less than `budget` bytes, wait. An error of the
     source is raised here, after the items before it. Closing this generator waits for the read under way and
-    closes the source if it is a generator.
+    closes the source if it is a generator. With `least` 0 nothing is read ahead and there is no thread.
     """
-    shelf: _Shelf[Buffer] = _Shelf(budget, least)
+    if not least:
+        yield from items
+        return
+    shelf: _Shelf[T] = _Shelf(size, budget, least)
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as reader:
         reading = reader.submit(shelf.fill, items)
         try:
@@ -37,18 +40,19 @@ def prefetched(
                 reader.submit(items.close).result()
 
 
-class _Shelf(Generic[Buffer]):
+class _Shelf(Generic[T]):
     """Buffers between the thread that reads them and the one that takes them."""
 
-    def __init__(self, budget: int, least: int) -> None:
+    def __init__(self, size: Callable[[T], int], budget: int, least: int) -> None:
+        self._size = size
         self._budget = budget
         self._least = least
-        self._waiting: deque[Buffer] = deque()
+        self._waiting: deque[T] = deque()
         self._held = 0
         self._ended = False
         self._changed = Condition()
 
-    def fill(self, items: Iterator[Buffer]) -> None:
+    def fill(self, items: Iterator[T]) -> None:
         """Read until the items end, fail or are no longer wanted."""
         try:
             while self._has_room() and (item := next(items, None)) is not None:
@@ -56,14 +60,14 @@ class _Shelf(Generic[Buffer]):
         finally:
             self.close()
 
-    def take(self) -> Buffer | None:
+    def take(self) -> T | None:
         """The next buffer, once it is there; None after the last."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._ended)
             if not self._waiting:
                 return None
             item = self._waiting.popleft()
-            self._held -= len(item)
+            self._held -= self._size(item)
             self._changed.notify()
             return item
 
@@ -73,10 +77,10 @@ class _Shelf(Generic[Buffer]):
             self._ended = True
             self._changed.notify_all()
 
-    def _put(self, item: Buffer) -> None:
+    def _put(self, item: T) -> None:
         with self._changed:
             self._waiting.append(item)
-            self._held += len(item)
+            self._held += self._size(item)
             self._changed.notify()
 
     def _has_room(self) -> bool:

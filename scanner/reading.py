@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby, repeat
 
-from scanner.prefetch import prefetched
+from scanner.prefetch import AHEAD_LEAST, prefetched
 from scanner.sources.base import Source, Span
 from schemas.errors import SourceError
 from schemas.refs import FileRef, MatrixRef, TensorRef
@@ -20,8 +20,8 @@ Read = tuple[MatrixRef, list[bytes | bytearray], bytearray | SourceError | None]
 def streamed(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterator[Read]:
     """Each row of a file once the last of its bytes is here; the next buffers are read meanwhile."""
     if refs:
-        depth = 2 if sum(ref.nbytes for ref in refs) >= READ_AHEAD_FROM else 0
-        with closing(prefetched(_groups(source, refs, bases), depth)) as groups:
+        least = AHEAD_LEAST if sum(ref.nbytes for ref in refs) >= READ_AHEAD_FROM else 0
+        with closing(prefetched(_groups(source, refs, bases), _nbytes, least=least)) as groups:
             for group in groups:
                 yield from group
 
@@ -51,6 +51,13 @@ def _groups(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterato
         for stream in (own, beside):
             if isinstance(stream, Generator):
                 stream.close()
+
+
+def _nbytes(group: Sequence[Read]) -> int:
+    """Bytes that a group of rows holds; rows may share a buffer."""
+    parts = (part for _, own, beside in group for part in (*own, beside))
+    buffers = {id(part): part for part in parts if isinstance(part, bytes | bytearray)}
+    return sum(map(len, buffers.values()))
 
 
 def _elsewhere(source: Source, refs: Sequence[MatrixRef]) -> dict[TensorRef, bytes]:
