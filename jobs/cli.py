@@ -456,6 +456,50 @@ def serve_hub(root: Path, host: str, port: int, token: str | None) -> None:
     server.serve_forever()
 
 
+@cli.command()
+@click.argument("cases", nargs=-1, metavar="[CASE]...")
+@click.option("--list", "listed", is_flag=True, help="Name the cases and what each aims at.")
+@click.option("--pairs", type=click.IntRange(1), default=5, show_default=True, help="Runs of each side.")
+@click.option("--quick", is_flag=True, help="Small sizes, two pairs: under a minute.")
+@click.option(
+    "--models",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="HUBSPECTRA_MODELS",
+    default=Path("../shared/models"),
+    show_default=True,
+    show_envvar=True,
+    help="Folder of sample models, laid out owner/name.",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write machine and results."
+)
+@click.option("--page", "page_file", type=click.Path(path_type=Path, dir_okay=False), help="Write Markdown.")
+@click.option("--strict", is_flag=True, help="Exit 3 when a target is missed or numbers differ.")
+@_output_options
+def bench(cases: tuple[str, ...], listed: bool, form: str | None, output: Path | None, **options: Any) -> int:
+    """Measure hubspectra side by side with its peers, and against its own targets.
+
+    Every comparison first checks that both sides give the same numbers, then times them in turn on one
+    thread. Without CASE all run, which takes about ten minutes of a quiet machine.
+
+    The peers are an extra: pip install 'hubspectra[peers]'. Without them their cases say so.
+
+    \b
+    Example: hubspectra bench tail-fit minilm --pairs 7
+             hubspectra bench --json docs/benchmarks.json --page docs/benchmarks.md
+    """  # noqa: D301
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    from jobs.bench.run import bench as run
+    from jobs.bench.run import catalogue
+    from jobs.output import emit
+
+    if listed:
+        emit(catalogue(), form, output)
+        return Exit.OK
+    return run(cases, form=form, output=output, brief=_brief(form, output), **options)
+
+
 def main() -> None:
     """Run the command line; errors become a sentence and an exit code."""
     sys.exit(_main(sys.argv[1:]))

@@ -40,7 +40,7 @@ def run_demo(model: Path | None, folder: Path | None, fresh: bool) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     hub, lake = folder / "hub", folder / "lake"
     names = [_made(hub, suffix, make, model) for suffix, make in VARIANTS.items()]
-    _offline_loopback()
+    reach_loopback()
     with HubServer(hub) as server, progress() as display:
         click.echo(
             f"a hub of {len(names)} models at {server.endpoint}, scanned by {_WORKERS} Ray workers", err=True
@@ -163,8 +163,8 @@ def _card(suffix: str) -> str:
     )
 
 
-def _offline_loopback() -> None:
-    """The demo's hub is on this machine: no offline switch or proxy may stand between."""
+def reach_loopback() -> None:
+    """The hub is on this machine: no offline switch or proxy may stand between."""
     os.environ["HF_HUB_OFFLINE"] = "0"
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))

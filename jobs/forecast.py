@@ -9,15 +9,13 @@ import pyarrow as pa
 
 from jobs.driver import Request
 from jobs.worker import Worker, WorkerSettings
+from scanner.prefetch import AHEAD_BYTES, AHEAD_LEAST
 from scanner.spectra.eigen import eigenvalues
 from scanner.weights.plan import EIGEN_RATE, EIGEN_SQUARE, peak_bytes
 from schemas.events import Failed, PinJob, Pinned, PlanJob, Planned
 from schemas.work import RepoPlan, Target
 
 _PROBE_SIDE = 512
-
-_HELD = 4
-"""Stored matrices in a worker at once: the present one, two read ahead, one being read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +87,6 @@ def _forecast(worker: Worker, target: Target, request: Request, speed: float) ->
 
 def _of_plan(target: Target, plan: RepoPlan, request: Request, speed: float) -> Forecast:
     rows = [row for unit in plan.units for row in unit.matrices]
-    held = max((row.pair_bytes for row in rows), default=0)
     peak = max((peak_bytes(row, request.config.spectrum.block) for row in rows), default=0)
     return Forecast(
         target=str(target),
@@ -100,10 +97,18 @@ def _of_plan(target: Target, plan: RepoPlan, request: Request, speed: float) -> 
         skipped=sum(row.skip is not None for row in rows),
         mbytes=round(sum(unit.nbytes for unit in plan.units) / 1e6, 3),
         core_seconds=round(sum(unit.cost for unit in plan.units) * speed, 3),
-        peak_mbytes=round((peak + _HELD * held) / 1e6, 1),
+        peak_mbytes=round((peak + _held(plan)) / 1e6, 1),
         base=_base(plan),
         problem="; ".join(_problems(plan)) or None,
     )
+
+
+def _held(plan: RepoPlan) -> int:
+    """Stored bytes in a worker at once: the present matrix, those read ahead, the one being read."""
+    units = [[row.pair_bytes for row in unit.matrices] for unit in plan.units]
+    largest = max((max(unit, default=0) for unit in units), default=0)
+    whole = max(map(sum, units), default=0)
+    return min(whole, 2 * largest + max(AHEAD_BYTES, AHEAD_LEAST * largest))
 
 
 def _problems(plan: RepoPlan) -> Iterator[str]:

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby, repeat
 
-from scanner.prefetch import prefetched
+from scanner.prefetch import AHEAD_LEAST, prefetched
 from scanner.sources.base import Source, Span
 from schemas.errors import SourceError
 from schemas.refs import FileRef, MatrixRef, TensorRef
@@ -27,8 +27,8 @@ class Job:
 def streamed(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterator[Job]:
     """Each row of a file once the last of its bytes is here; the next buffers are read meanwhile."""
     if refs:
-        depth = 2 if sum(ref.nbytes for ref in refs) >= READ_AHEAD_FROM else 0
-        with closing(prefetched(_groups(source, refs, bases), depth)) as groups:
+        least = AHEAD_LEAST if sum(ref.nbytes for ref in refs) >= READ_AHEAD_FROM else 0
+        with closing(prefetched(_groups(source, refs, bases), _nbytes, least=least)) as groups:
             for group in groups:
                 yield from group
 
@@ -58,6 +58,13 @@ def _groups(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterato
         for stream in (own, beside):
             if isinstance(stream, Generator):
                 stream.close()
+
+
+def _nbytes(group: Sequence[Job]) -> int:
+    """Bytes that a group of rows holds; rows may share a buffer."""
+    parts = (part for job in group for part in (*job.buffers, job.partner))
+    buffers = {id(part): part for part in parts if isinstance(part, bytes | bytearray)}
+    return sum(map(len, buffers.values()))
 
 
 def _elsewhere(source: Source, refs: Sequence[MatrixRef]) -> dict[TensorRef, bytes]:

@@ -123,6 +123,24 @@ def fit_alternatives(evals: FloatArray, tail: TailFit, *, rules: TailRules | Non
     )
 
 
+class TruncatedFit(NamedTuple):
+    """x^-beta e^(-decay x) on x >= xmin; decay in 1/weight^2, llr as in AlternativesFit."""
+
+    beta: float
+    decay: float
+    llr: float
+
+
+def fit_truncated(evals: FloatArray, xmin: float) -> TruncatedFit | None:
+    """Fit the truncated power law alone to the eigenvalues at or above `xmin`.
+
+    Shapes, units, source and cost as for `fit_alternatives`, which fits it too. None when Newton's method
+    does not converge.
+    """
+    fit = _nested(np.log(np.sort(evals[evals >= xmin]) / xmin), _TRUNCATED)
+    return None if fit is None else TruncatedFit(1.0 + fit.first - fit.second, fit.second / xmin, fit.llr)
+
+
 class _Rival(NamedTuple):
     """A fitted rival: log-likelihood ratio, its p, and up to two parameters."""
 
