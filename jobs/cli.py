@@ -436,6 +436,37 @@ def demo(model: Path | None, folder: Path | None, fresh: bool) -> int:
     return run_demo(model, folder, fresh)
 
 
+@cli.command()
+@click.argument("names", nargs=-1, metavar="NAME...|all")
+@click.option("--list", "listed", is_flag=True, help="Say which studies there are.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for a report with figures."
+)
+@click.option("--quick", is_flag=True, help="Fewer draws; all then means those with a quick form.")
+@click.option(
+    "--format", "form", type=click.Choice(_FORMATS), help="Default: a table on a terminal, CSV in a pipe."
+)
+def study(names: tuple[str, ...], listed: bool, out: Path | None, quick: bool, form: str | None) -> int:
+    """Run validation experiments and compare what comes out with what is expected.
+
+    Random matrices of known kind, published tables, trained nets, real checkpoints: each study prints its
+    checks with expected value, result, tolerance and source. All offline, seeded and repeatable.
+
+    \b
+    Examples: hubspectra study --list
+              hubspectra study phases noise
+              hubspectra study all --out docs/studies    (needs pip install 'hubspectra[studies]')
+
+    \b
+    Exit codes: 0 no check fails; 3 a check fails; 1 your input; 2 usage.
+    A study that lacks a package or data says what it needs and is not run; that is no failure. A check that
+    deviates is off by more than its tolerance for a reason that was looked into and is told.
+    """  # noqa: D301
+    from jobs.studying import study as run
+
+    return run(names, listed, out, quick, form)
+
+
 @cli.command("serve-hub")
 @click.argument("root", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
 @click.option("--host", default="127.0.0.1", show_default=True)

@@ -101,8 +101,9 @@ SITES = {
         "jobs/explaining.py",
         "jobs/bench/run.py",
         "jobs/bench/lake.py",
+        "jobs/studying.py",
     ],
-    "matplotlib": ["jobs/plots.py"],
+    "matplotlib": ["jobs/plots.py", "jobs/studies/*.py"],
     "torch": [
         "scanner/spectra/eigen.py",
         "scanner/spectra/device.py",
@@ -114,7 +115,10 @@ SITES = {
         "jobs/demo.py",
         "jobs/bench/peers.py",
         "jobs/bench/cases/spectra.py",
+        "jobs/studies/nets.py",
+        "jobs/studies/weightwatcher.py",
     ],
+    "sklearn": ["jobs/studies/nets.py"],
     "starlette": ["jobs/hub/*.py", "jobs/hubserver.py"],
     "uvicorn": ["jobs/hub/*.py", "jobs/hubserver.py"],
     "numba": ["scanner/spectra/*.py"],
@@ -125,7 +129,7 @@ SITES = {
     "filelock": ["jobs/store.py"],
     "threadpoolctl": ["jobs/worker.py", "jobs/bench/machine.py"],
     "powerlaw": ["scanner/spectra/opinion.py", "jobs/bench/peers.py"],
-    "weightwatcher": [],
+    "weightwatcher": ["jobs/studies/weightwatcher.py"],
     "pandas": [],
     "requests": [],
 }
@@ -206,7 +210,7 @@ def test_every_module_says_what_it_is():
 
 def test_every_third_party_import_is_a_dependency():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    aliases = {"annotated_types": "annotated-types", "yaml": "pyyaml"}
+    aliases = {"annotated_types": "annotated-types", "yaml": "pyyaml", "sklearn": "scikit-learn"}
     outside = {name.split(".")[0] for path in FILES for name in all_imports(path)} - set(PACKAGES)
     missing = {
         name for name in outside - sys.stdlib_module_names if f'"{aliases.get(name, name)}' not in text

@@ -1,0 +1,1 @@
+"""Validation experiments: what theory and published figures say, against what this code measures."""
