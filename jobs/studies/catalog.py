@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jobs.studies import (
     calibration,
     damage,
+    edits,
     farms,
     gpt,
     lora,
@@ -38,6 +39,7 @@ STUDIES: tuple[Study, ...] = (
     published.SHARES,
     gpt.GPT,
     training.TRAINING,
+    edits.EDITS,
     farms.FARMS,
     lora.LORA,
     noise.POOLED,
