@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -102,9 +102,10 @@ CHECKPOINTS = Study(
     "injected faults: are the bad ones found, and how often is a healthy layer flagged?",
     expected="untrained_like: 2 models; scale_outlier: 7 known layers; each injected fault and only it; "
     "LoRA head 3.77 to 3.48",
-    meaning="Flags about models and scale point at what is broken and at nothing else here. Flags about "
-    "single alphas (`fit_unreliable`, `no_tail`) are common in healthy convolutions: they say how far to "
-    "trust a number, not that a layer is bad.",
+    meaning="`untrained_like` and `scale_outlier` point at what is broken and at nothing else here. "
+    "`fit_unreliable` and `no_tail` say how far to trust an alpha, and `rank_collapse` and "
+    "`correlation_trap` are common in small convolutions that work (dead filters, a few large entries): "
+    "capacity wasted, not damage.",
     run=checkpoints,
     quick=False,
 )
@@ -132,12 +133,17 @@ def _outlier_checks(found: Mapping[str, _Model]) -> list[Check]:
     outliers = {
         (n, row.tensor): row for n, model in found.items() for row in model.hits(FlagKind.SCALE_OUTLIER)
     }
-    checks = [same("scale_outlier layers", sorted(outliers), sorted(_OUTLIERS))]
+    checks = [same("scale_outlier layers", _short(outliers), _short(_OUTLIERS))]
     for name, (low, high) in _DEVIATIONS.items():
         own = [row.scale_dev or 0.0 for (model, _), row in outliers.items() if model == name]
         checks.append(near(f"{name}: least scale_dev", min(own, default=None), low, 0.1))
         checks.append(near(f"{name}: largest scale_dev", max(own, default=None), high, 0.1))
     return checks
+
+
+def _short(layers: Iterable[tuple[str, str]]) -> list[str]:
+    """Model and layer without owner and `.weight`."""
+    return sorted(f"{model.split('/')[1]} {tensor.removesuffix('.weight')}" for model, tensor in layers)
 
 
 def _damage_checks(found: Mapping[str, _Model]) -> list[Check]:
@@ -206,8 +212,9 @@ def _alarm_table(
     return Table(
         caption=f"Every flag on the {healthy} healthy layers of the ResNets (false alarms, unless the "
         f"finding is true of them; well_trained is praise), on {rest} layers of {len(others)} other sound "
-        f"models ({', '.join(others)}), and on all that is broken; null model on:",
-        head=("flag", "healthy ResNet layers", "share", "other sound models", "broken"),
+        f"models ({', '.join(others)}), and on the rest: known outliers and all layers of models with a "
+        "fault. Null model on; flags of a model count models.",
+        head=("flag", "healthy ResNet layers", "share", "other sound models", "the rest"),
         rows=rows,
     )
 
