@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 from contextlib import redirect_stderr, redirect_stdout
 from math import nan
+from pathlib import Path
 
 import pytest
 
@@ -132,6 +134,15 @@ def test_equal_numbers_give_equal_bytes(tmp_path):
         write(run([study(checks=[PASS], figures=[line("first", [1, 2])])], quick=True), tmp_path / folder)
     for name in (PAGE, "first.svg"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_report_in_the_repository_has_every_study_and_every_figure():
+    folder = Path(__file__).resolve().parents[3] / "docs" / "studies"
+    page = (folder / PAGE).read_text(encoding="utf-8")
+    assert [one.name for one in STUDIES if f"## {one.id} {one.name}\n" not in page] == []
+    shown = set(re.findall(r"\]\(([\w-]+\.svg)\)", page))
+    assert shown == {path.name for path in folder.glob("*.svg")}
+    assert "**FAIL**" not in page
 
 
 def test_names_numbers_and_figures_are_one_of_a_kind():
