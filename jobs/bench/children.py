@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from jobs.bench.result import NotRunError
+from jobs.engine.blas import ONE_THREAD
 
 T = TypeVar("T")
-
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Child:
@@ -28,7 +27,7 @@ class Child:
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call `function` there. Raises NotRunError when the process dies, for want of memory perhaps."""
         try:
-            with _environment(dict.fromkeys(_THREADS, str(self._threads))):
+            with _environment(dict.fromkeys(ONE_THREAD, str(self._threads))):
                 return self._pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
             raise NotRunError(f"the process of {function.__name__} died; is there enough memory?") from error

@@ -5,7 +5,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 
-from jobs.demo import reach_loopback
+from jobs.verbs.demo import reach_loopback
 
 _EVERY = 1 << 30
 
@@ -37,7 +37,7 @@ class ThrottledHub:
 
 
 def _serve(root: Path, pipe: Connection) -> None:
-    from jobs.hubserver import HubServer
+    from jobs.hub.server import HubServer
 
     with HubServer(root, test_control=True) as server:
         pipe.send(server.endpoint)

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.bench.synthetic import write_model
-from jobs.driver import Request, run_scan
-from jobs.progress import quiet_progress
+from jobs.engine.driver import Request, run_scan
+from jobs.engine.progress import quiet_progress
 from schemas.config import profile_config
 from schemas.work import Target
 

@@ -14,8 +14,8 @@ from jobs.bench.options import Options
 from jobs.bench.page import number, render
 from jobs.bench.registry import CASES, Case
 from jobs.bench.result import NotRunError, Result, Verdict
-from jobs.exitcodes import Exit
-from jobs.output import emit
+from jobs.verbs.exitcodes import Exit
+from jobs.verbs.output import emit
 from schemas.errors import ScanError, UsageError
 
 _BRIEF = ("case", "name", "verdict", "value", "low", "high", "unit", "target", "peer")

@@ -1,1 +1,1 @@
-"""The rooms behind `jobs.hubserver`: a Hub over a folder, from its files to its replies."""
+"""The rooms behind `jobs.hub.server`: a Hub over a folder, from its files to its replies."""

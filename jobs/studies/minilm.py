@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jobs.demo import installed_model
 from jobs.studies.figures import BLUE, GREEN, GREY, RED
 from jobs.studies.study import Check, Figure, NotAvailable, Outcome, Study, near, same
+from jobs.verbs.demo import installed_model
 from scanner.api import read_matrices, scan
 from scanner.spectra.tailfit import fit_tail
 from schemas.errors import UsageError

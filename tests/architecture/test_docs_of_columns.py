@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask, connect
-from jobs.store import Store
+from jobs.lake.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask, connect
+from jobs.lake.store import Store
 from scanner.pipeline import plan_repository, run_unit
 from scanner.sources.memory import MemorySource
 from schemas.columns import NEVER, columns

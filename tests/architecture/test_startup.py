@@ -62,7 +62,7 @@ def facts():
     root = logging.getLogger()
     return list(root.handlers), root.level, os.getcwd(), os.listdir("."), signal.getsignal(signal.SIGINT)
 before = facts()
-import scanner.api, jobs.driver
+import scanner.api, jobs.engine.driver
 unchanged = facts() == before
 """
     ran = subprocess.run(

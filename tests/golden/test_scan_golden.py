@@ -9,9 +9,9 @@ from goldens import file_sha256, load
 from safetensors.numpy import save_file
 from synthetic import tensors
 
-from jobs.driver import Request, run_scan
-from jobs.leaderboard import ask
-from jobs.progress import quiet_progress
+from jobs.engine.driver import Request, run_scan
+from jobs.engine.progress import quiet_progress
+from jobs.lake.leaderboard import ask
 from scanner.sources.targets import parse_targets
 from schemas.config import profile_config
 

@@ -10,9 +10,9 @@ from goldens import Golden, load, tensors_sha256
 from safetensors.numpy import save_file
 from synthetic import tensors
 
-from jobs.driver import Request, run_scan
-from jobs.leaderboard import ask
-from jobs.progress import quiet_progress
+from jobs.engine.driver import Request, run_scan
+from jobs.engine.progress import quiet_progress
+from jobs.lake.leaderboard import ask
 from scanner.sources.targets import parse_targets
 from scanner.spectra.eigen import DenseWeights
 from scanner.spectra.vectors import vector_entropies

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.store import Store
+from jobs.lake.store import Store
 from scanner.diagnosis.flags import judge
 from scanner.pipeline import plan_repository, run_unit
 from scanner.sources.memory import MemorySource

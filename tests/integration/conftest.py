@@ -111,7 +111,7 @@ def zoo_scan(zoo, tmp_path_factory) -> Scanned:
 def local_ray():
     """One Ray of two cores and two GPUs, which Ray takes our word for; RayActors finds it running."""
     ray = pytest.importorskip("ray")
-    from jobs.actors import ONE_THREAD
+    from jobs.engine.actors import WORKER_ENVIRONMENT
 
     ray.init(
         num_cpus=2,
@@ -119,7 +119,7 @@ def local_ray():
         include_dashboard=False,
         object_store_memory=128 << 20,
         log_to_driver=False,
-        runtime_env={"env_vars": ONE_THREAD},
+        runtime_env={"env_vars": WORKER_ENVIRONMENT},
     )
     yield ray
     ray.shutdown()

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from jobs.cli import _main
-from jobs.leaderboard import ask
+from jobs.cli import invoke
+from jobs.lake.leaderboard import ask
 
 HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_TOKEN_PATH")
 PATIENCE = 120.0
@@ -46,7 +46,7 @@ def run_cli(*arguments: object) -> Ran:
     """Run the command line in this process; its standard output is a pipe to it."""
     out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = _main([str(argument) for argument in arguments])
+        code = invoke([str(argument) for argument in arguments])
     return Ran(code, out.buffer.getvalue(), err.getvalue())
 
 
@@ -120,7 +120,7 @@ def differences(lake: Path, other: Path, ignore: Sequence[str] = ()) -> list[str
 
 def snapshot(lake: Path, table: str, left_out: str) -> str:
     """A query for `table` of `lake` that can stand beside one of another lake."""
-    from jobs.leaderboard import SQL_VIEWS, TABLE_VIEWS
+    from jobs.lake.leaderboard import SQL_VIEWS, TABLE_VIEWS
 
     folder = "models" if table == "models" else table
     assert folder in (*TABLE_VIEWS, *SQL_VIEWS)

@@ -10,7 +10,7 @@ from jobs.bench.children import Child
 from jobs.bench.lake import ROWS, grown, name_of
 from jobs.bench.registry import CASES
 from jobs.bench.result import NotRunError
-from jobs.leaderboard import ask
+from jobs.lake.leaderboard import ask
 
 
 def test_the_list_names_every_case():

@@ -13,11 +13,11 @@ from biglake import ROWS, reference, write_parts
 from running import differences, ended, finish, rows, run_cli, start_cli, start_python
 from zoo import save_model
 
-from jobs import snapshot
-from jobs.compaction import LOOSE_PARTS, compact, is_due
-from jobs.generations import TABLES, merged, read_marker, sweep
-from jobs.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask, connect, save_snapshot, view_sql
-from jobs.store import Store
+from jobs.lake import snapshot
+from jobs.lake.compaction import LOOSE_PARTS, compact, is_due
+from jobs.lake.generations import TABLES, merged, read_marker, sweep
+from jobs.lake.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask, connect, save_snapshot, view_sql
+from jobs.lake.store import Store
 from schemas.config import ScanConfig
 
 MODELS = 12
@@ -315,10 +315,10 @@ def test_a_folder_half_swept_is_an_error_and_not_a_part_of_the_rows(lake):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from jobs.compaction import compact
-from jobs.generations import sweep
-from jobs.leaderboard import save_snapshot
-from jobs.store import Store
+from jobs.lake.compaction import compact
+from jobs.lake.generations import sweep
+from jobs.lake.leaderboard import save_snapshot
+from jobs.lake.store import Store
 
 left = int(sys.argv[2])
 

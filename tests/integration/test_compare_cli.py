@@ -11,7 +11,7 @@ import pytest
 from running import rows, run_cli
 from safetensors.numpy import save_file
 
-from jobs.hubserver import HubServer
+from jobs.hub.server import HubServer
 from scanner.sources.hub import HubSource
 from schemas.tables import SCHEMAS
 

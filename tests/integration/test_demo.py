@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from running import Ran, finish, rows, start_cli
 
-from jobs.demo import BASE, COLLAPSED
+from jobs.verbs.demo import BASE, COLLAPSED
 
 ORIGINAL, COLLAPSE, UNTRAINED = BASE, f"{BASE}-finetune-collapsed", f"{BASE}-untrained"
 

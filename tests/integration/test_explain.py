@@ -7,8 +7,8 @@ import pytest
 from running import run_cli
 from safetensors.numpy import save_file
 
-from jobs.hubserver import HubServer
-from jobs.leaderboard import ask
+from jobs.hub.server import HubServer
+from jobs.lake.leaderboard import ask
 
 SHRUNK = "layers.3.weight"
 

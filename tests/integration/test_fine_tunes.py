@@ -7,9 +7,9 @@ import pytest
 from running import differences, rows, run_cli
 from safetensors.numpy import save_file
 
-from jobs.driver import Request, run_scan
-from jobs.hubserver import HubServer
-from jobs.progress import quiet_progress
+from jobs.engine.driver import Request, run_scan
+from jobs.engine.progress import quiet_progress
+from jobs.hub.server import HubServer
 from scanner.sources.hub import HubSource
 from scanner.sources.transfer import TransferPolicy
 from schemas.config import ScanConfig, WorkLimits

@@ -19,7 +19,7 @@ from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.hubserver import HubServer
+from jobs.hub.server import HubServer
 from scanner.sources.hub import HubSource
 from scanner.sources.transfer import TransferPolicy
 from schemas.errors import ConfigError, SourceError

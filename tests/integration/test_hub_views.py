@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from jobs.leaderboard import ask
-from jobs.store import Store
+from jobs.lake.leaderboard import ask
+from jobs.lake.store import Store
 from schemas.config import ESTIMATOR, ScanConfig, code_version, from_toml
 from schemas.refs import RepoRef
 from schemas.rows import LayerMetrics, RepositoryRow, RunRow

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import get_hf_file_metadata, hf_hub_url
 from safetensors.numpy import load_file
 
-from jobs.hubserver import HubServer
+from jobs.hub.server import HubServer
 from schemas.errors import ConfigError, TargetError
 
 TOKEN = "hf_" + "t" * 20
@@ -760,7 +760,7 @@ def test_unusable_root_and_taken_port(hub, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_forever_ends_on_a_signal(hub_root, number):
     program = (
-        "import sys, pathlib\nfrom jobs.hubserver import HubServer\n"
+        "import sys, pathlib\nfrom jobs.hub.server import HubServer\n"
         "server = HubServer(pathlib.Path(sys.argv[1]))\nserver.start()\n"
         "sys.stdout.write(server.endpoint + '\\n'); sys.stdout.flush()\nserver.serve_forever()\n"
     )

@@ -10,9 +10,9 @@ from filelock import FileLock
 from running import ended, finish, rows, run_cli, start_cli, until
 from zoo import save_model
 
-from jobs.hubserver import HubServer
-from jobs.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask
-from jobs.store import Store, open_lake
+from jobs.hub.server import HubServer
+from jobs.lake.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask
+from jobs.lake.store import Store, open_lake
 from schemas.errors import LakeError
 from schemas.tables import SCHEMA_VERSION, SCHEMAS
 

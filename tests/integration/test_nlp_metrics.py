@@ -7,8 +7,8 @@ import duckdb
 import numpy as np
 import pytest
 
-from jobs.leaderboard import ask, view_sql
-from jobs.store import Store
+from jobs.lake.leaderboard import ask, view_sql
+from jobs.lake.store import Store
 from scanner.pipeline import plan_repository, run_unit
 from scanner.sources.memory import MemorySource
 from schemas.config import ScanConfig, Stages, WorkLimits, with_conv_mode

@@ -7,9 +7,9 @@ import pytest
 from running import PATIENCE, differences, ended, finish, rows, start_cli, start_python, until
 from zoo import save_model
 
-from jobs.driver import Request, run_scan
-from jobs.hubserver import HubServer
-from jobs.progress import quiet_progress
+from jobs.engine.driver import Request, run_scan
+from jobs.engine.progress import quiet_progress
+from jobs.hub.server import HubServer
 from schemas.config import ScanConfig, WorkLimits
 from schemas.work import Target
 
@@ -22,9 +22,9 @@ CUT = READS * 5 // 6
 SCAN = """
 import sys
 from pathlib import Path
-from jobs.commands import exit_code
-from jobs.driver import Request, run_scan
-from jobs.progress import progress
+from jobs.verbs.scanning import exit_code
+from jobs.engine.driver import Request, run_scan
+from jobs.engine.progress import progress
 from schemas.config import ScanConfig, WorkLimits
 from schemas.work import Target
 

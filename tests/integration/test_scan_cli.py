@@ -297,8 +297,8 @@ def test_the_installed_command_ends_with_the_users_error(tmp_path):
 def test_help_needs_no_heavy_library():
     code = (
         "import sys\n"
-        "from jobs.cli import _main\n"
-        "_main(['scan', '--help'])\n"
+        "from jobs.cli import invoke\n"
+        "invoke(['scan', '--help'])\n"
         "heavy = {'torch', 'ray', 'scipy', 'pyarrow', 'duckdb', 'huggingface_hub'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

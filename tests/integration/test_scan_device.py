@@ -5,7 +5,7 @@ import pytest
 from running import rows
 from safetensors.numpy import save_file
 
-from jobs.driver import Request, run_scan
+from jobs.engine.driver import Request, run_scan
 from schemas.config import ScanConfig
 from schemas.work import Target
 

@@ -6,10 +6,10 @@ import pytest
 from running import Scanned, differences, ended, finish, rows, run_cli, start_cli
 from zoo import FAILURES
 
-from jobs.commands import exit_code
-from jobs.driver import Request, run_scan
-from jobs.hubserver import HubServer
-from jobs.progress import quiet_progress
+from jobs.engine.driver import Request, run_scan
+from jobs.engine.progress import quiet_progress
+from jobs.hub.server import HubServer
+from jobs.verbs.scanning import exit_code
 from scanner.sources.hub import HubSource
 from scanner.sources.transfer import TransferPolicy
 from schemas.config import ScanConfig, WorkLimits

@@ -9,11 +9,11 @@ import pytest
 from running import PATIENCE, differences, rows, run_cli, until
 from zoo import save_model
 
-from jobs.actors import RayActors
-from jobs.driver import Request, run_scan
-from jobs.hubserver import HubServer
-from jobs.progress import Counts
-from jobs.worker import WorkerSettings
+from jobs.engine.actors import RayActors
+from jobs.engine.driver import Request, run_scan
+from jobs.engine.progress import Counts
+from jobs.engine.worker import WorkerSettings
+from jobs.hub.server import HubServer
 from schemas.config import ScanConfig, WorkLimits
 from schemas.errors import UsageError
 from schemas.events import Lost, PinJob

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from jobs.ledger import Ledger
+from jobs.engine.ledger import Ledger
 from schemas.config import WorkLimits
 from schemas.events import (
     Commit,

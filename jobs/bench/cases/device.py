@@ -6,7 +6,7 @@ from jobs.bench.children import Child
 from jobs.bench.options import Options
 from jobs.bench.pairs import figure
 from jobs.bench.result import NotRunError, Result
-from jobs.commands import choose_device
+from jobs.verbs.scanning import choose_device
 from scanner.llama import llama_7b
 from schemas.config import ScanConfig
 from schemas.errors import UsageError

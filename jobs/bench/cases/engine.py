@@ -12,10 +12,10 @@ from jobs.bench.options import Options
 from jobs.bench.pairs import cpu_seconds, figure
 from jobs.bench.result import NotRunError, Result
 from jobs.bench.synthetic import Shape, write_model
-from jobs.demo import installed_model
-from jobs.driver import Request, run_scan
-from jobs.forecast import forecast
-from jobs.progress import quiet_progress
+from jobs.engine.driver import Request, run_scan
+from jobs.engine.progress import quiet_progress
+from jobs.verbs.demo import installed_model
+from jobs.verbs.forecast import forecast
 from scanner.layer import measure
 from scanner.pipeline import plan_repository
 from scanner.sources.local import LocalSource

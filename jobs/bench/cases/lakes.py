@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from jobs import questions
 from jobs.bench.lake import ROWS, grown, name_of
 from jobs.bench.options import Options
 from jobs.bench.pairs import figure, wall_seconds
 from jobs.bench.result import Result
-from jobs.leaderboard import ask
+from jobs.lake import questions
+from jobs.lake.leaderboard import ask
 
 _ROWS, _ROWS_QUICK = 10_000_000, 1_000_000
 _BY_ROLE = "SELECT role, count(*), median(alpha) FROM layers WHERE status = 'ok' GROUP BY role"

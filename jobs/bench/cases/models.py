@@ -12,8 +12,8 @@ from jobs.bench.children import Child
 from jobs.bench.options import Options
 from jobs.bench.pairs import compare, ratios
 from jobs.bench.result import Agreement, NotRunError, Result, Target, farthest
-from jobs.demo import installed_model
-from jobs.worker import WorkerSettings
+from jobs.engine.worker import WorkerSettings
+from jobs.verbs.demo import installed_model
 from scanner.pipeline import plan_repository, run_unit
 from scanner.sources.local import LocalSource
 from scanner.sources.memory import MemorySource
@@ -24,7 +24,7 @@ from schemas.rows import LayerMetrics
 from schemas.work import Target as Model
 
 if TYPE_CHECKING:
-    from jobs.actors import RayActors
+    from jobs.engine.actors import RayActors
 
 _NAME = "all-MiniLM-L6-v2"
 _NULL_LAYERS = 8
@@ -70,7 +70,7 @@ def two_cores(options: Options) -> Iterator[Result]:
     """all-MiniLM-L6-v2 by two warm Ray workers, against WeightWatcher's best of one and two threads."""
     if options.quick:
         raise NotRunError("not part of --quick: it starts Ray and two processes of the peer")
-    from jobs.actors import RayActors
+    from jobs.engine.actors import RayActors
 
     peers.require_weightwatcher()
     folder, settings = _minilm_folder(), WorkerSettings(config=profile_config("default"), limits=WorkLimits())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.blas import CORETYPE, prefer_wide_kernels
+from jobs.engine.blas import CORETYPE, prefer_wide_kernels
 
 FLAGS = "fpu avx2 avx512f avx512cd avx512bw avx512dq avx512vl"
 

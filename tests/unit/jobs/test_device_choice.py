@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.commands import choose_device, limits_of
+from jobs.verbs.scanning import choose_device, limits_of
 from schemas.config import ScanConfig, SpectrumRules, WorkLimits
 from schemas.errors import UsageError
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from jobs.ledger import Ledger
+from jobs.engine.ledger import Ledger
 from schemas.config import WorkLimits
 from schemas.events import (
     Commit,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.output import emit
+from jobs.verbs.output import emit
 from schemas.errors import UsageError
 
 TABLE = pa.table(

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from jobs.cli import _main
-from jobs.driver import Request, run_scan
-from jobs.planning import layer_rows
-from jobs.progress import quiet_progress
+from jobs.cli import invoke
+from jobs.engine.driver import Request, run_scan
+from jobs.engine.progress import quiet_progress
+from jobs.verbs.planning import layer_rows
 from scanner.diagnosis.plans import PlanKind, make_plan
 from scanner.sources.targets import parse_targets
 from schemas.config import ScanConfig
@@ -58,7 +58,7 @@ def lake(tmp_path_factory):
 def run(*arguments):
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = _main(["plan", *map(str, arguments)])
+        code = invoke(["plan", *map(str, arguments)])
     return code, out.getvalue(), err.getvalue()
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from jobs.progress import Counts, describe, placed, progress, quiet_progress
+from jobs.engine.progress import Counts, describe, placed, progress, quiet_progress
 from schemas.rows import Failure
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import scores
-from jobs.scores import no_such, read_csv
+from jobs.verbs import scores
+from jobs.verbs.scores import no_such, read_csv
 from schemas.errors import UsageError
 
 TABLE = "repo_id,score,family\nacme/a,1.5,x\nacme/b, 2 ,x\nacme/c,,\n"

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import _main
-from jobs.exitcodes import Exit
+from jobs.cli import invoke
 from jobs.studies.catalog import STUDIES, chosen
 from jobs.studies.report import PAGE, write
 from jobs.studies.study import (
@@ -28,7 +27,8 @@ from jobs.studies.study import (
     same,
     tally,
 )
-from jobs.studying import exit_code, run
+from jobs.verbs.exitcodes import Exit
+from jobs.verbs.studying import exit_code, run
 from schemas.errors import UsageError
 
 KNOWN = Known(value=5.0, within=0.5, because="looked into")
@@ -168,7 +168,7 @@ def test_a_long_study_has_no_quick_form():
 def called(*arguments):
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = _main(["study", *arguments])
+        code = invoke(["study", *arguments])
     return code, out.getvalue(), err.getvalue()
 
 

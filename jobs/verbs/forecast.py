@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 
-from jobs.driver import Request
-from jobs.worker import Worker, WorkerSettings
+from jobs.engine.driver import Request
+from jobs.engine.worker import Worker, WorkerSettings
 from scanner.prefetch import AHEAD_BYTES, AHEAD_LEAST
 from scanner.spectra.eigen import eigenvalues
 from scanner.weights.plan import EIGEN_RATE, EIGEN_SQUARE, peak_bytes

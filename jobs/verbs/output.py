@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.text import printable
 from schemas.errors import UsageError
 
 FORMATS = ("table", "csv", "json", "parquet")
@@ -124,11 +125,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_shown(v)}" for k, v in value.items())
     return printable(str(value))
-
-
-def printable(text: str) -> str:
-    """`text` with its control characters escaped: a terminal obeys none of them."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _cell(value: Any) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from jobs.leaderboard import ask
+from jobs.lake.leaderboard import ask
 from schemas.errors import UsageError
 
 MAX_BYTES = 64 << 20

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from jobs import questions
-from jobs.commands import exit_code, report
-from jobs.driver import Request, run_scan
-from jobs.hubserver import HubServer
-from jobs.output import emit
-from jobs.progress import progress
+from jobs.engine.driver import Request, run_scan
+from jobs.engine.progress import progress
+from jobs.hub.server import HubServer
+from jobs.lake import questions
+from jobs.verbs.output import emit
+from jobs.verbs.scanning import exit_code, report
 from schemas.config import profile_config
 from schemas.errors import UsageError
 from schemas.work import Target

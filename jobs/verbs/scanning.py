@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from jobs.driver import Request, Summary, run_scan
-from jobs.exitcodes import Exit
-from jobs.output import emit
-from jobs.progress import placed, progress, quiet_progress
+from jobs.engine.driver import Request, Summary, run_scan
+from jobs.engine.progress import placed, progress, quiet_progress
+from jobs.verbs.exitcodes import Exit
+from jobs.verbs.output import emit
 from scanner.sources.targets import parse_targets
 from schemas.config import ScanConfig, WorkLimits, from_toml, profile_config
 from schemas.errors import UsageError
@@ -58,7 +58,7 @@ def scan(
 
 def tell(request: Request) -> Exit:
     """Print what the scan would cost; nothing is scanned and no lake is touched."""
-    from jobs.forecast import as_table, forecast
+    from jobs.verbs.forecast import as_table, forecast
 
     forecasts = forecast(request)
     emit(as_table(forecasts), None, None, "the costliest first; seconds of one core of this machine")

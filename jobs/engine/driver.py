@@ -13,13 +13,13 @@ from platform import python_version
 from types import FrameType
 from typing import Protocol
 
-from jobs.compaction import compact, is_due
-from jobs.inprocess import InProcess
-from jobs.leaderboard import save_snapshot
-from jobs.ledger import Ledger
-from jobs.progress import Counts, Progress, placed
-from jobs.store import Store
-from jobs.worker import WorkerSettings
+from jobs.engine.inprocess import InProcess
+from jobs.engine.ledger import Ledger
+from jobs.engine.progress import Counts, Progress, placed
+from jobs.engine.worker import WorkerSettings
+from jobs.lake.compaction import compact, is_due
+from jobs.lake.leaderboard import save_snapshot
+from jobs.lake.store import Store
 from scanner.pipeline import fail_unit
 from schemas.config import ScanConfig, WorkLimits, code_version, estimator_of
 from schemas.errors import LakeError
@@ -307,7 +307,7 @@ def _token(request: Request) -> str | bool | None:
 def _executor(request: Request, settings: WorkerSettings, scan: _Scan) -> Iterator[Executor]:
     executor: Executor
     if _takes_ray(request, settings, scan):
-        from jobs.actors import RayActors
+        from jobs.engine.actors import RayActors
 
         executor = RayActors(settings, request.workers, request.ray_address)
     else:

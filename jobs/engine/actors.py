@@ -7,17 +7,13 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError
 
-from jobs.worker import Worker, WorkerSettings, job_failure
+from jobs.engine.blas import ONE_THREAD
+from jobs.engine.worker import Worker, WorkerSettings, job_failure
 from schemas.errors import ScanError, UsageError
 from schemas.events import Event, Job, Lost
 from schemas.results import FailureKind
 
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
+WORKER_ENVIRONMENT = {**ONE_THREAD, "RAY_USAGE_STATS_ENABLED": "0"}
 _OBJECT_STORE_BYTES = 256 << 20
 
 
@@ -118,11 +114,11 @@ def _connect(address: str | None, workers: int | None) -> bool:
     """Join the cluster at `address`, or start a local Ray; says whether we started it."""
     if ray.is_initialized():
         return False
-    os.environ.update({key: os.environ.get(key, value) for key, value in ONE_THREAD.items()})
+    os.environ.update({key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()})
     common: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": "ERROR",
-        "runtime_env": {"env_vars": ONE_THREAD},
+        "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
     }
     if address is None:
         common |= {

@@ -9,8 +9,8 @@ from typing import Any
 import click
 import yaml
 
-from jobs.leaderboard import ask
-from jobs.questions import model
+from jobs.lake.leaderboard import ask
+from jobs.lake.questions import model
 from scanner.diagnosis.plans import Plan, PlanKind, make_plan
 from schemas.errors import UsageError
 from schemas.rows import LayerMetrics

@@ -7,11 +7,11 @@ from time import monotonic
 import click
 import pyarrow as pa
 
-from jobs.exitcodes import Exit
-from jobs.output import emit
 from jobs.studies.catalog import STUDIES, chosen
 from jobs.studies.report import write
 from jobs.studies.study import NotAvailable, Report, Study, Verdict, tally
+from jobs.verbs.exitcodes import Exit
+from jobs.verbs.output import emit
 from schemas.errors import UsageError
 
 

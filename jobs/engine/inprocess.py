@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 
-from jobs.worker import Worker, WorkerSettings
+from jobs.engine.worker import Worker, WorkerSettings
 from schemas.events import Event, Job
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import duckdb
 
-from jobs import snapshot
-from jobs.generations import EMPTY, folder, read_marker
-from jobs.store import PART_KEY, Store, open_lake
+from jobs.lake import snapshot
+from jobs.lake.generations import EMPTY, folder, read_marker
+from jobs.lake.store import PART_KEY, Store, open_lake
 from schemas.errors import LakeError, UsageError
 
 TABLE_VIEWS = ("layers", "repositories", "failures", "runs")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from jobs.generations import folder, read_marker
-from jobs.store import LIVE_SET
+from jobs.lake.generations import folder, read_marker
+from jobs.lake.store import LIVE_SET
 
 _READ = ("layers", "repositories", "runs")
 """Tables that the models view reads."""

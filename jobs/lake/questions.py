@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from jobs.leaderboard import ask
+from jobs.lake.leaderboard import ask
 from schemas.errors import UsageError
 from schemas.results import FlagKind
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.leaderboard import ask
-from jobs.scores import ScoreTable, card_score, no_such, read_csv
+from jobs.lake.leaderboard import ask
+from jobs.verbs.scores import ScoreTable, card_score, no_such, read_csv
 from scanner.diagnosis.correlation import WITHIN_MIN, CorrelationReport, correlate
 from schemas.columns import columns
 from schemas.errors import UsageError

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from jobs.generations import EMPTY, MARKER, folder, loose, merged, read_marker, sweep, write_marker
+from jobs.lake.generations import EMPTY, MARKER, folder, loose, merged, read_marker, sweep, write_marker
 from scanner.diagnosis.flags import judge, model_findings
 from schemas.config import ScanConfig
 from schemas.errors import LakeError

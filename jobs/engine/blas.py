@@ -1,7 +1,10 @@
-"""Which kernels OpenBLAS runs, decided before numpy is imported."""
+"""Threads and kernels of the BLAS, decided before numpy is imported."""
 
 from collections.abc import MutableMapping
 from pathlib import Path
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""One BLAS thread a worker: more only wait for each other."""
 
 CORETYPE = "OPENBLAS_CORETYPE"
 _WIDE = frozenset({"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"})

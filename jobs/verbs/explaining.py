@@ -11,8 +11,9 @@ from typing import Any
 import click
 import pyarrow as pa
 
-from jobs.leaderboard import ask
-from jobs.output import emit, printable
+from jobs.lake.leaderboard import ask
+from jobs.text import printable
+from jobs.verbs.output import emit
 from scanner.explain import Explanation, explain
 from scanner.pipeline import plan_repository, read_row
 from scanner.sources.base import Source
@@ -58,7 +59,7 @@ def explain_tensor(
         raise UsageError(f"{where}: {error.message}") from error
     document = _document(ref, made, _findings(lake, stored, ref, made))
     if plot is not None:
-        from jobs.plots import draw
+        from jobs.verbs.plots import draw
 
         draw(made, f"{where.repo_id}  {_named(ref)}", plot)
         document["plot"] = str(plot)

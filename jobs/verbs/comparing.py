@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from jobs.commands import choose_device, exit_code
-from jobs.driver import Request, Summary, run_scan
-from jobs.exitcodes import Exit
-from jobs.leaderboard import ask
-from jobs.output import emit, printable
-from jobs.progress import placed, progress, quiet_progress
+from jobs.engine.driver import Request, Summary, run_scan
+from jobs.engine.progress import placed, progress, quiet_progress
+from jobs.lake.leaderboard import ask
+from jobs.text import printable
+from jobs.verbs.exitcodes import Exit
+from jobs.verbs.output import emit
+from jobs.verbs.scanning import choose_device, exit_code
 from scanner.sources.targets import open_source, parse_targets
 from schemas.config import ScanConfig, from_toml, profile_config
 from schemas.errors import ScanError, UsageError

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.generations import merged_file
+from jobs.lake.generations import merged_file
 from schemas.errors import LakeError
 from schemas.tables import SCHEMAS
 

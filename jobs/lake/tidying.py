@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from jobs.compaction import Parts, compact, survey
-from jobs.generations import replaced, sweep
-from jobs.leaderboard import save_snapshot
-from jobs.store import Store, open_lake
+from jobs.lake.compaction import Parts, compact, survey
+from jobs.lake.generations import replaced, sweep
+from jobs.lake.leaderboard import save_snapshot
+from jobs.lake.store import Store, open_lake
 
 
 def tidy(lake: Path, grace: float, dry_run: bool) -> tuple[pa.Table, str]:

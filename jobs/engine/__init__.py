@@ -1,0 +1,1 @@
+"""Runs a scan: the ledger decides, executors work, the driver joins them."""
