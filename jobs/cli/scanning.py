@@ -128,7 +128,7 @@ def compact(lake: Path, form: str | None, output: Path | None, dry_run: bool, gr
     moment harms nothing. A scan does it by itself once hundreds of small files have come together. Replaced
     files are removed by the next scan or compact after --grace; until then the lake is up to twice as large.
     """
-    from jobs.lake.tidying import tidy
+    from jobs.verbs.compacting import tidy
     from jobs.verbs.output import emit
 
     table, said = tidy(lake, grace, dry_run)

@@ -110,7 +110,7 @@ SITES = {
         "jobs/lake/compaction.py",
         "jobs/lake/merging.py",
         "jobs/lake/snapshot.py",
-        "jobs/lake/tidying.py",
+        "jobs/verbs/compacting.py",
         "jobs/verbs/forecast.py",
         "jobs/verbs/correlating.py",
         "jobs/verbs/explaining.py",

@@ -1,13 +1,13 @@
 """The view nlp_metrics against the definitions written out over the rows, and over the matrices themselves."""
 
 from dataclasses import replace
-from pathlib import Path
+from importlib.resources import files
 
 import duckdb
 import numpy as np
 import pytest
 
-from jobs.lake.leaderboard import ask, view_sql
+from jobs.lake.leaderboard import ask
 from jobs.lake.store import Store
 from scanner.pipeline import plan_repository, run_unit
 from scanner.sources.memory import MemorySource
@@ -154,7 +154,5 @@ def test_distances_to_the_base_are_those_of_the_differences():
 
 
 def view_sql_of(name):
-    """The SELECT of one view, as `sql --print-views` shows it."""
-    return (
-        view_sql(Path("lake")).split(f"CREATE OR REPLACE VIEW {name} AS\n")[1].split(";\n")[0].rstrip(";\n")
-    )
+    """The SELECT of one view, as it is shipped."""
+    return (files("schemas") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
