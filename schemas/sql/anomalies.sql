@@ -2,7 +2,8 @@
 -- a model and only reliable fits are compared, and are compared with; the numbers change as the lake grows.
 WITH reliable AS (
     SELECT layers.repo_id, layers.revision, layers.component, layers.config_fingerprint, scan_id, file, tensor, part,
-        expert_id, slice_id, role, layer_index, alpha, D_ks, n_tail, stratum_key, anomalous_mads, anomalous_peers_min
+        expert_id, slice_id, role, layer_index, alpha, D_ks, n_tail, stratum_key, anomalous_mads, anomalous_peers_min,
+        anomalous_models_min
     FROM layers
     JOIN strata
         ON strata.repo_id = layers.repo_id AND strata.revision = layers.revision
@@ -11,7 +12,8 @@ WITH reliable AS (
     WHERE latest AND fit_status = 'ok' AND role <> 'lora' AND NOT list_contains(flags, 'fit_unreliable')
 ),
 peers AS (
-    SELECT stratum_key, role, count(*) AS num_peers, median(alpha) AS median_alpha, 1.4826 * mad(alpha) AS spread
+    SELECT stratum_key, role, count(*) AS num_peers, count(DISTINCT repo_id) AS num_models,
+        median(alpha) AS median_alpha, 1.4826 * mad(alpha) AS spread
     FROM reliable
     GROUP BY stratum_key, role
 )
@@ -21,4 +23,5 @@ SELECT repo_id, revision, component, config_fingerprint, scan_id, stratum_key, f
     anomalous_mads
 FROM reliable
 JOIN peers USING (stratum_key, role)
-WHERE spread > 0 AND num_peers >= anomalous_peers_min AND abs(alpha - median_alpha) > anomalous_mads * spread
+WHERE spread > 0 AND num_peers >= anomalous_peers_min AND num_models >= anomalous_models_min
+    AND abs(alpha - median_alpha) > anomalous_mads * spread

@@ -9,6 +9,6 @@ SELECT repo_id, revision, component, config_fingerprint,
         coalesce(estimator, '?')
     ) AS stratum_key,
     row_number() OVER (PARTITION BY repo_id, component ORDER BY scanned_at DESC, revision) = 1 AS latest,
-    anomalous_mads, anomalous_peers_min, irregular_quantile, irregular_peers_min
+    anomalous_mads, anomalous_peers_min, anomalous_models_min, irregular_quantile, irregular_peers_min
 FROM repositories
 LEFT JOIN configs USING (config_fingerprint)

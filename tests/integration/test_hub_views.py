@@ -167,6 +167,12 @@ def test_thresholds_are_those_of_the_config_that_scanned(tmp_path, name, left):
     assert found(lake, "SELECT DISTINCT flag FROM flags") == [{"flag": left}]
 
 
+def test_copies_of_a_few_models_are_no_peers(tmp_path):
+    (tmp_path / "c.toml").write_text(f"[thresholds]\nanomalous_models_min = {MODELS + 1}\n")
+    lake = fill(tmp_path / "lake", from_toml(tmp_path / "c.toml"))
+    assert found(lake, "FROM anomalies") == []
+
+
 def test_unreliable_fits_are_neither_anomalous_nor_peers(tmp_path):
     lake = fill(tmp_path / "lake")
     with Store.writing(lake) as store:
