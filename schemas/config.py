@@ -125,8 +125,8 @@ class WeightWatcherRules:
 class Thresholds:
     """What counts as a finding. `ks_max` .. `alpha_excess` make a fit unreliable.
 
-    anomalous_*: robust deviations from the median alpha of at least so many layers of like role and stratum, out
-    of at least so many models (copies of one model say little of one another).
+    anomalous_*: robust deviations from the median alpha of at least so many layers of like role and stratum,
+    out of at least so many models (copies of one model say little of one another).
     irregular_*: share of at least so many models of a stratum that a model's depth_roughness exceeds. The SQL
     views apply these four, to the configs that scanned into the lake.
     A layer is well trained from `over_trained_alpha` to `well_trained_alpha`, both included.
