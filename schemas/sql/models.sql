@@ -42,7 +42,8 @@ totals AS (
         sum(alpha_weighted) FILTER (counted) AS alpha_weighted_sum,
         avg(alpha * log_spectral_norm_n) FILTER (counted) AS alpha_weighted_n_mean,
         avg(legacy_b * (alpha - 1)) FILTER (counted) AS legacy_bform_mean,
-        sum(sqrt(greatest(legacy_b, 0) * (alpha - 1))) FILTER (counted AND legacy_b > 0) AS legacy_bsqrt_sum,
+        sum(sqrt(greatest(legacy_b * (alpha - 1), 0))) FILTER (counted AND legacy_b > 0 AND alpha > 1)
+            AS legacy_bsqrt_sum,
         avg(log_norm) FILTER (counted) AS log_norm_mean,
         sum(log_norm) FILTER (counted) AS log_norm_sum,
         avg(log_spectral_norm) FILTER (counted) AS log_spectral_norm_mean,

@@ -80,6 +80,16 @@ def commit(store, ref, rows, config=CONFIG, **facts):
     )
 
 
+def test_an_alpha_below_one_has_no_root(tmp_path):
+    ref = RepoRef("acme/truncated", "0" * 40)
+    with Store.writing(tmp_path) as store:
+        commit(store, ref, tuple(layer(ref, i, "q", i, alpha) for i, alpha in enumerate((0.5, 2.0))))
+    (row,) = ask(tmp_path, "SELECT legacy_bsqrt_sum, legacy_bform_mean FROM models").to_pylist()
+    b = 10 * (np.log(10) - 1)
+    assert row["legacy_bsqrt_sum"] == pytest.approx(np.sqrt(b))
+    assert row["legacy_bform_mean"] == pytest.approx(b * (1.0 - 0.5) / 2)
+
+
 def run(config):
     return RunRow(
         scan_id="scan",
