@@ -11,7 +11,7 @@ from scanner.spectra.lowrank import solve_product
 from scanner.spectra.metrics import alpha_weighted, log_alpha_norm, norms
 from scanner.spectra.tailfit import fit_tail
 from scanner.weights.lora import LoraWeights
-from schemas.config import ESTIMATOR, ScanConfig
+from schemas.config import ScanConfig, estimator_of
 from schemas.errors import NumericsError
 from schemas.refs import MatrixRef
 from schemas.results import BlockStatus, FailureKind, FitStatus, RowStatus, Spectrum, TailFit
@@ -31,20 +31,32 @@ def measure_lora(ref: MatrixRef, weights: LoraWeights, config: ScanConfig) -> La
     """
     started = perf_counter()
     _require_finite(weights)
-    spectrum = solve_product(weights.left, weights.right, weights.scale)
+    spectrum = _solved(weights)
     return replace(
         place(ref, config),
         status=RowStatus.OK,
         num_evals=spectrum.evals.size,
         spectrum_method=spectrum.method,
         device=spectrum.device,
-        estimator=ESTIMATOR,
+        estimator=estimator_of(config.tail),
         lora_scale=weights.scale,
         num_nonfinite=0,
         **_OFF,
         **_scores(spectrum, config),
         secs=perf_counter() - started,
     )
+
+
+def _solved(weights: LoraWeights) -> Spectrum:
+    """The spectrum of the product of finite factors; one that is not finite overflowed."""
+    try:
+        return solve_product(weights.left, weights.right, weights.scale)
+    except NumericsError as error:
+        if error.kind is not FailureKind.NONFINITE:
+            raise
+        raise NumericsError(
+            FailureKind.EIGENSOLVER_ERROR, "the product overflows float64: rescale the factors"
+        ) from error
 
 
 def _require_finite(weights: LoraWeights) -> None:

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from scanner.api import read_matrices, scan, spectrum
-from schemas.config import profile_config
+from schemas.config import ScanConfig, TailRules, profile_config
 from schemas.results import Role
 
 TARGET = "base_model.model.model.layers.3.self_attn.q_proj"
@@ -114,6 +114,18 @@ def test_an_untrained_adapter_is_a_zero_matrix(tmp_path):
         None,
         ("zero_matrix",),
     )
+
+
+def test_a_product_beyond_float64_has_no_nan_entries(tmp_path):
+    a, b = (1e200 * factor.astype("f8") for factor in factors())
+    row = rows_of(save(tmp_path, pair(a, b), lora_alpha=8))["lora_A.weight"]
+    assert (row.status, row.status_reason, row.flags) == ("failed", "eigensolver_error", ())
+
+
+def test_a_tail_that_ends_at_xmax_is_named(tmp_path):
+    rules = ScanConfig(tail=TailRules(xmax="max"))
+    rows = scan(save(tmp_path, pair(*factors(r=24)), lora_alpha=8), config=rules)
+    assert {row.estimator for row in rows if row.status == "ok"} == {"hs1-xmax"}
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
