@@ -16,11 +16,15 @@ _NO_FIT = "fit_status not ok"
 _NO_BULK = "bulk_status not ok"
 _NO_NULL = "null_status not ok"
 _NO_ALT = "alt_status not ok"
+_NO_PEAK = _NO_ALT + ", or fewer than 10 eigenvalues above the histogram's peak"
 _NO_BASE = "base_status not ok"
 _NO_CHANGE = "base_status not ok, or a zero matrix"
 _NO_WW = "profile weightwatcher not run, or WeightWatcher has no such row"
 _NO_CLIP = _NO_WW + ", or fix_fingers not clip_xmax"
 _ASKED = "not requested"
+_NO_SHAPE = _ASKED + ", or a LoRA pair"
+_NO_ESTIMATE = _ASKED + ", a LoRA pair, or too few eigenvalues"
+_NO_CROSSING = "no crossing, stage erg off, or a LoRA pair"
 _NO_HS1 = _NO_FIT + ", or tail.xmax = max"
 _NO_BOOT = _ASKED + ", no fit, or tail.xmax = max"
 
@@ -106,7 +110,9 @@ class LayerMetrics:
     log_soft_rank: float | None = column(
         "float64", "log_norm / log_spectral_norm", "as norm, or |log_spectral_norm| < .05"
     )
-    esd_quantiles: tuple[float, ...] | None = column("list<float32>", "129 quantiles of log10 lambda", _ASKED)
+    esd_quantiles: tuple[float, ...] | None = column(
+        "list<float32>", "129 quantiles of log10 lambda", _NO_SHAPE
+    )
 
     alpha: float | None = column(
         "float64", "tail exponent of the density, > 1; any real number with tail.xmax = max", _NO_FIT
@@ -124,11 +130,13 @@ class LayerMetrics:
         "float64", "exponent with the tail cut at xmax", _NO_FIT + ", or no root"
     )
     alpha_hill: float | None = column("float64", "Hill exponent of the upper half, > 1", _NO_FIT)
-    alpha_farms: float | None = column("float64", "Hill exponent of square windows, > 1", _ASKED)
-    alpha_peak: float | None = column("float64", "exponent from the histogram peak, > 1", _ASKED)
-    alpha_peak_compat: float | None = column("float64", "the same, as published code does it, > 1", _ASKED)
-    alpha_clipped: float | None = column("float64", "exponent after dropping outliers, > 1", _ASKED)
-    num_fingers: int | None = column("int32", "outliers dropped, 0..9", _ASKED)
+    alpha_farms: float | None = column("float64", "Hill exponent of square windows, > 1", _NO_ESTIMATE)
+    alpha_peak: float | None = column("float64", "exponent from the histogram peak, > 1", _NO_ESTIMATE)
+    alpha_peak_compat: float | None = column(
+        "float64", "the same, as published code does it, > 1", _NO_ESTIMATE
+    )
+    alpha_clipped: float | None = column("float64", "exponent after dropping outliers, > 1", _NO_ESTIMATE)
+    num_fingers: int | None = column("int32", "outliers dropped, 0..9", _NO_ESTIMATE)
     p_boot: float | None = column("float64", "[0,1] bootstrap p of the power law", _NO_BOOT)
     boot_reps: int | None = column("int32", "replicates, >= 1", _NO_BOOT)
     alpha_boot_stderr: float | None = column(
@@ -148,9 +156,9 @@ class LayerMetrics:
     exp_lambda: float | None = column("float64", "1/weight^2", _NO_ALT)
     tpl_beta: float | None = column("float64", "real", _NO_ALT)
     tpl_lambda: float | None = column("float64", "1/weight^2", _NO_ALT)
-    etpl_beta: float | None = column("float64", "real", _NO_ALT)
-    etpl_lambda: float | None = column("float64", "1/weight^2", _NO_ALT)
-    etpl_D_ks: float | None = column("float64", "[0,1]", _NO_ALT)
+    etpl_beta: float | None = column("float64", "real", _NO_PEAK)
+    etpl_lambda: float | None = column("float64", "1/weight^2", _NO_PEAK)
+    etpl_D_ks: float | None = column("float64", "[0,1]", _NO_PEAK)
     logn_c: float | None = column("float64", ">= 0", _NO_ALT)
     sexp_beta: float | None = column("float64", ">= 0; 0 at the boundary", _NO_ALT)
 
@@ -174,10 +182,10 @@ class LayerMetrics:
     rand_distance_ww: float | None = column("float64", "[0, .8326]", _NO_NULL)
     num_traps: int | None = column("int32", "correlation traps, >= 0", _NO_NULL)
     trap_cause: str | None = column("string", "mean, elements", "no trap")
-    erg_num: int | None = column("int32", "1..num_evals", "no crossing")
-    erg_gap: int | None = column("int32", "erg_num - n_tail", "no crossing or no fit")
-    erg_lambda: float | None = column("float64", "weight^2", "no crossing")
-    erg_dlambda: float | None = column("float64", "unitless", "no crossing or no fit")
+    erg_num: int | None = column("int32", "1..num_evals", _NO_CROSSING)
+    erg_gap: int | None = column("int32", "erg_num - n_tail", _NO_CROSSING + ", or no fit")
+    erg_lambda: float | None = column("float64", "weight^2", _NO_CROSSING)
+    erg_dlambda: float | None = column("float64", "unitless", _NO_CROSSING + ", or no fit")
     vec_entropy_tail: float | None = column("float64", "nats, [0, ln 100]", _ASKED + ", or no fit")
     vec_entropy_bulk: float | None = column(
         "float64", "nats, [0, ln 100]", _ASKED + ", no fit, or all in the tail"
@@ -232,7 +240,9 @@ class LayerMetrics:
     subspace_overlap10: float | None = column(
         "float64", "[0,1] of the 10 leading left singular vectors", _NO_BASE + ", or rank below 10"
     )
-    cka: float | None = column("float64", "[0,1] similarity to the base", _ASKED)
+    cka: float | None = column(
+        "float64", "[0,1] similarity to the base", _ASKED + ", base_status not ok, or equal rows"
+    )
     lora_rank: int | None = column("int32", ">= 1", "not a LoRA pair")
     lora_scale: float | None = column(
         "float64", "factor of B A: alpha/r, or alpha/sqrt(r)", "not a LoRA pair"
@@ -272,7 +282,9 @@ class RepositoryRow:
     quant_method: str | None = column("string", "from config.json, or of the tensors", "not quantised")
     downloads: int | None = column("int64", ">= 0", "unknown")
     likes: int | None = column("int64", ">= 0", "unknown")
-    params: int | None = column("int64", ">= 0, from the headers", "no header readable")
+    params: int | None = column(
+        "int64", ">= 0, from the headers: codes count, scales of codes do not", "no header readable"
+    )
     tokens: int | None = column("int64", "training tokens, from the card", "absent there")
     scores: dict[str, float] | None = column(
         "map<string, float64>", "task/dataset/metric -> value, as the card reports it", "absent there"
