@@ -22,7 +22,7 @@ from scanner.spectra.device import Solved
 from scanner.weights.header import PREFIX, header_length, parse_header
 from scanner.weights.index import MAX_INDEX, IndexedShards, shards_of_index
 from scanner.weights.lora import LoraWeights
-from scanner.weights.matrices import StoredWeights, plan_matrices, plan_unread
+from scanner.weights.matrices import StoredWeights, limited, plan_matrices, plan_unread
 from scanner.weights.opened import open_weights
 from scanner.weights.pairing import Base, paired
 from scanner.weights.plan import plan_units
@@ -223,16 +223,8 @@ def _measured(
     if isinstance(weights, LoraWeights):
         return measure_lora(ref, weights, config)
     if ref.packing:
-        ref = _unpacked(ref, weights.shape, config)
-    return measure(ref, weights, config, solved, keep)
-
-
-def _unpacked(ref: MatrixRef, shape: tuple[int, ...], config: ScanConfig) -> MatrixRef:
-    """The row with the shape that its codes turned out to have."""
-    if min(shape) > config.matrices.max_evals_exact:
-        reason = SkipReason.TOO_LARGE
-        raise NumericsError(FailureKind.OUT_OF_MEMORY, f"{shape}: {reason.sentence}")
-    return replace(ref, shape=shape)
+        ref = limited(replace(ref, shape=weights.shape, packing=None), config.matrices)
+    return place(ref, config) if ref.skip else measure(ref, weights, config, solved, keep)
 
 
 def _compared(
@@ -355,8 +347,8 @@ def _component(
 ) -> RepositoryRow:
     facts = repository.facts
     sizes: Counter[str] = Counter()
-    for tensor in {(row.tensor.file.path, row.tensor.name): row.tensor for row in rows}.values():
-        sizes[tensor.dtype] += prod(tensor.shape)
+    for row in {(row.tensor.file.path, row.tensor.name): row for row in rows}.values():
+        sizes[row.tensor.dtype] += _params(row)
     architectures = settings.get("architectures")
     first = (
         architectures[0] if isinstance(architectures, list) and architectures else settings.get("_class_name")
@@ -387,6 +379,13 @@ def _component(
         num_planned=len(rows),
         num_files_failed=0,
     )
+
+
+def _params(row: MatrixRef) -> int:
+    """Parameters in a row's tensor: every code is one, the scales of codes are none."""
+    if row.packing:
+        return row.tensor.nbytes * 8 // row.packing.bits
+    return 0 if row.skip is SkipReason.QUANT_COMPANION else prod(row.tensor.shape)
 
 
 def read_settings(source: Source, file: FileRef | None) -> Mapping[str, Any]:

@@ -50,7 +50,21 @@ class _Parts:
             return powers_of_two(self.raw(part))
         if decode.supported(tensor.dtype):
             return decode.to_float64(self.raw(part), tensor.dtype)
-        return self.raw(part).astype(np.float64)
+        return self.whole(part).astype(np.float64)
+
+    def floats(self, part: str) -> FloatArray:
+        """A companion's values in one row, where only floats have a meaning."""
+        dtype = self._tensors[part].dtype
+        if not decode.supported(dtype):
+            raise _misfit(f"its {part} is stored as {dtype}")
+        return decode.to_float64(self.raw(part), dtype).ravel()
+
+    def whole(self, part: str) -> NDArray[np.int64]:
+        """A companion of integers."""
+        dtype = self._tensors[part].dtype
+        if decode.supported(dtype) or not decode.is_number(dtype):
+            raise _misfit(f"its {part} is stored as {dtype}")
+        return self.raw(part).astype(np.int64)
 
 
 def open_codes(ref: MatrixRef, codes: Buffer, companions: Mapping[str, Buffer]) -> QuantisedWeights:
@@ -60,14 +74,19 @@ def open_codes(ref: MatrixRef, codes: Buffer, companions: Mapping[str, Buffer]) 
     (quant_layout_unknown) where contents do not fit: an index out of range, a shape that codes do not fill.
     """
     assert ref.packing is not None
-    return _OPENERS[ref.packing.scheme](_Parts(ref, companions, codes))
+    try:
+        return _OPENERS[ref.packing.scheme](_Parts(ref, companions, codes))
+    except NumericsError:
+        raise
+    except (ValueError, ArithmeticError, LookupError) as error:
+        raise _misfit(f"{type(error).__name__}: {error}") from error
 
 
 def _gptq(parts: _Parts) -> QuantisedWeights:
     outer, inner = parts.ref.shape
     scales, bits = parts.numbers("scale"), parts.packing.bits
     if "index" in parts:
-        groups = parts.raw("index").astype(np.int64)
+        groups = parts.whole("index")
     else:
         groups = np.arange(inner) // ceil(inner / len(scales))
     _require_inside(groups, len(scales), "g_idx")
@@ -91,21 +110,19 @@ def _flat4(parts: _Parts) -> QuantisedWeights:
     state = _state(parts.raw("state").tobytes())
     shape, blocksize = state["shape"], state["blocksize"]
     packed = np.frombuffer(parts.codes(*parts.ref.tensor.shape), np.uint8)
-    scales = (
-        _nested(parts, state) if "nested_scale" in parts else parts.raw("scale").astype(np.float64).ravel()
-    )
+    scales = _nested(parts, state) if "nested_scale" in parts else parts.floats("scale")
     count = prod(shape)
     if packed.size != ceil(count / 2) or scales.size != ceil(count / blocksize):
         raise _misfit(f"{packed.size} bytes and {scales.size} scales for {shape} in blocks of {blocksize}")
-    values = parts.raw("value").astype(np.float64).ravel()
+    values = parts.floats("value")
     if values.size != 16:
         raise _misfit(f"{values.size} values for codes of 4 bits")
     return dequant.FlatBlocks(packed=packed, values=values, scales=scales, blocksize=blocksize, shape=shape)
 
 
 def _nested(parts: _Parts, state: Mapping[str, Any]) -> FloatArray:
-    codes, values = parts.raw("scale").ravel(), parts.raw("nested_value").astype(np.float64).ravel()
-    scales, blocksize = parts.raw("nested_scale").astype(np.float64).ravel(), state["nested_blocksize"]
+    codes, values = parts.raw("scale").ravel(), parts.floats("nested_value")
+    scales, blocksize = parts.floats("nested_scale"), state["nested_blocksize"]
     if codes.dtype != np.uint8 or values.size != 256 or scales.size != ceil(codes.size / blocksize):
         raise _misfit("its nested scales are of another size")
     return dequant.nested_scales(codes, values, scales, blocksize, state["nested_offset"])
@@ -148,11 +165,13 @@ def _blocks(parts: _Parts) -> QuantisedWeights:
 
 def _packed(parts: _Parts) -> QuantisedWeights:
     rows, width = parts.ref.tensor.shape
-    bits, stated = parts.packing.bits, parts.raw("shape").ravel()
+    bits, stated = parts.packing.bits, parts.whole("shape").ravel()
     columns = int(stated[1]) if stated.size == 2 and stated[0] == rows and stated[1] > 0 else 0
     order = _order_of(width, columns, bits)
     scales = parts.numbers("scale")
-    groups = parts.raw("index").astype(np.int64) if "index" in parts else None
+    if not 0 < scales.shape[1] <= columns:
+        raise _misfit(f"{scales.shape[1]} groups of scales for {columns} columns")
+    groups = parts.whole("index") if "index" in parts else None
     if groups is not None:
         _require_inside(groups, scales.shape[1], "weight_g_idx")
         if groups.size != columns:

@@ -20,7 +20,7 @@ from scanner.weights.tensors import Upload, on_device
 from scanner.weights.tied import tied_copies
 from schemas.config import MatrixRules
 from schemas.refs import Cut, LoraPair, MatrixRef, TensorRef
-from schemas.results import FloatArray, Role, SkipReason
+from schemas.results import FloatArray, Role, Scheme, SkipReason
 
 _MAX_KERNEL = 64
 """Longest last axis of a 3-D tensor still taken for a conv1d kernel when its name does not say conv."""
@@ -160,7 +160,7 @@ def _rows_of(tensor: TensorRef, model: _Model, rules: MatrixRules) -> Iterator[M
     )
     if isinstance(quant, Quantised):
         plain = replace(plain, role=role(name_of_weights(tensor.name), len(quant.shape)))
-        yield from (_limited(row, rules) for row in rows_of_codes(plain, quant))
+        yield from (limited(row, rules) for row in rows_of_codes(plain, quant))
     elif quant:
         yield replace(plain, skip=quant)
     elif reason := _no_matrix(tensor) or model.second_names.get(place_of(tensor)):
@@ -169,7 +169,7 @@ def _rows_of(tensor: TensorRef, model: _Model, rules: MatrixRules) -> Iterator[M
         yield _product(plain, pair, rules)
     else:
         for row in _stack(plain, model):
-            yield from (_limited(part, rules) for part in _parts(row, model, rules))
+            yield from (limited(part, rules) for part in _parts(row, model, rules))
 
 
 def _product(row: MatrixRef, pair: LoraPair, rules: MatrixRules) -> MatrixRef:
@@ -273,15 +273,20 @@ def _conv_mode(row: MatrixRef, rules: MatrixRules) -> Iterator[MatrixRef]:
         yield from (replace(row, slice_id=s) for s in range(row.kernel_size))
 
 
-def _limited(row: MatrixRef, rules: MatrixRules) -> MatrixRef:
-    """Skip what is depthwise, too small or too large to be a row."""
+def limited(row: MatrixRef, rules: MatrixRules) -> MatrixRef:
+    """Skip what is depthwise, too small or too large to be a row.
+
+    Codes whose sides only the worker learns are planned as a square, whose side is the most that the short
+    side can be: too small is certain then, too large is not.
+    """
     side = min(row.shape[:2])
     evals = side * (1 if row.slice_id is not None else row.kernel_size)
     if len(row.shape) > 2 and row.shape[1] == 1 and not rules.depthwise:
         return replace(row, skip=SkipReason.SKIP_DEPTHWISE)
     if side < rules.min_side or evals < rules.min_evals:
         return replace(row, skip=SkipReason.TOO_SMALL)
-    if side > rules.max_evals_exact:
+    guessed = row.packing is not None and row.packing.scheme is Scheme.FLAT4
+    if side > rules.max_evals_exact and not guessed:
         return replace(row, skip=SkipReason.TOO_LARGE)
     return row
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from scanner.weights.schemes import Quantised
 from schemas.refs import MatrixRef, Packing, TensorRef
+from schemas.results import Role
 
 _OF_CODES = {"qweight": "weight", "weight_packed": "weight", "_blocks": ""}
 
@@ -22,6 +23,7 @@ def rows_of_codes(plain: MatrixRef, found: Quantised) -> Iterator[MatrixRef]:
     if len(found.shape) == 2:
         yield row
         return
+    row = replace(row, role=Role.OTHER if row.role is Role.CONV else row.role)
     count = found.shape[0]
     for e in range(count):
         start, stop = _expert(row.start, row.stop, count, e)

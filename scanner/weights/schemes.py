@@ -220,8 +220,8 @@ def _bits_of_groups(config: Mapping[str, Any]) -> int | None:
     weights = (
         [g.get("weights") for g in groups.values() if isinstance(g, dict)] if isinstance(groups, dict) else []
     )
-    widths = {w.get("num_bits") for w in weights if isinstance(w, dict)}
-    (bits,) = widths if len(widths) == 1 else (None,)
+    widths = [w.get("num_bits") for w in weights if isinstance(w, dict)]
+    bits = widths[0] if widths and all(width == widths[0] for width in widths) else None
     return bits if type(bits) is int and 1 <= bits <= 8 else None
 
 

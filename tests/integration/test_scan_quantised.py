@@ -93,6 +93,14 @@ def test_companions_are_skipped_and_nothing_is_lost(lake):
     assert rows(lake, wrong) == []
 
 
+def test_every_code_is_a_parameter_and_no_scale_is(lake):
+    sizes = "SELECT repo_id, params, coverage_params FROM models WHERE status = 'ok' ORDER BY repo_id"
+    found = {row["repo_id"]: row for row in rows(lake, sizes)}
+    for name in [*EXACT, "gptq", "split"]:
+        coded, plain = found[f"coded/{name}"], found[f"plain/{name}"]
+        assert (coded["params"], coded["coverage_params"]) == (plain["params"], 1.0)
+
+
 def test_contents_that_do_not_fit_are_a_failure_by_name(lake):
     (failure,) = rows(lake, "FROM failures")
     assert (failure["repo_id"], failure["tensor"]) == ("broken/gptq", "layer.qweight")

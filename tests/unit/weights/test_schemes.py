@@ -220,7 +220,12 @@ def test_plain_tensors_have_nothing_to_do_with_it(name):
     assert quantised(named[name], named, {}) is None
 
 
-@pytest.mark.parametrize("config", [None, 7, "gptq", [], {"bits": "4"}, {"weight_block_size": [0, -1]}])
+ODD_BITS = {"config_groups": {"a": {"weights": {"num_bits": [4]}}, "b": {"weights": {"num_bits": {}}}}}
+
+
+@pytest.mark.parametrize(
+    "config", [None, 7, "gptq", [], {"bits": "4"}, {"weight_block_size": [0, -1]}, ODD_BITS]
+)
 def test_a_hostile_config_is_no_config(config):
     for shapes, _, _, _ in LAYOUTS.values():
         named = tensors(shapes)
