@@ -2,6 +2,8 @@
 SELECT config_fingerprint,
     any_value(estimator) AS estimator,
     any_value(config_json ->> '$.profile') AS profile,
+    any_value(config_json ->> '$.matrices.conv_mode') AS conv_mode,
+    any_value((config_json ->> '$.matrices.as_stored')::BOOLEAN) AS as_stored,
     any_value((config_json ->> '$.thresholds.anomalous_mads')::DOUBLE) AS anomalous_mads,
     any_value((config_json ->> '$.thresholds.anomalous_peers_min')::INT) AS anomalous_peers_min,
     any_value((config_json ->> '$.thresholds.anomalous_models_min')::INT) AS anomalous_models_min,

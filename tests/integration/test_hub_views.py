@@ -177,6 +177,19 @@ def test_thresholds_are_those_of_the_config_that_scanned(tmp_path, name, left):
     assert found(lake, "SELECT DISTINCT flag FROM flags") == [{"flag": left}]
 
 
+@pytest.mark.parametrize("rules", ["conv_mode = 'slice'", "as_stored = true"])
+def test_alphas_of_other_matrices_are_ranked_apart(tmp_path, rules):
+    lake = fill(tmp_path / "lake")
+    (tmp_path / "c.toml").write_text(f"[matrices]\n{rules}\n")
+    other = from_toml(tmp_path / "c.toml")
+    with Store.writing(lake) as store:
+        store.save_run(replace(run(other), scan_id="other"))
+        ref = RepoRef("acme/other", "f" * 40)
+        commit(store, ref, rows_of(ref, alphas(1), config_fingerprint=other.fingerprint()), other)
+    ranked = found(lake, "SELECT repo_id, stratum_rank FROM leaderboard WHERE stratum_n = 1")
+    assert ranked == [{"repo_id": "acme/other", "stratum_rank": None}]
+
+
 def test_copies_of_a_few_models_are_no_peers(tmp_path):
     (tmp_path / "c.toml").write_text(f"[thresholds]\nanomalous_models_min = {MODELS + 1}\n")
     lake = fill(tmp_path / "lake", from_toml(tmp_path / "c.toml"))
