@@ -22,6 +22,7 @@ from schemas.refs import RepoRef
 from schemas.results import BaseStatus
 from schemas.work import Target
 
+_NOTHING = "{}: nothing to compare: no layer was measured, or all are of an adapter or packed codes"
 _OF_PAIRS = "['ft_unstable', 'scale_collapse']"
 _WHY_NOT = " ".join(
     f"WHEN '{status}' THEN '{status}: " + status.sentence.replace("'", "''") + "'"
@@ -134,7 +135,7 @@ def _headline(lake: Path, place: list[str]) -> list[str]:
         f"SELECT flag, sentence FROM flags {where} AND tensor IS NULL AND flag IN ('ft_noop', 'scale_shift')",
         place,
     ).to_pylist()
-    lines = [_summary(row) for row in found] or [f"{place[0]}: no layer of it was measured"]
+    lines = [_summary(row) for row in found] or [_NOTHING.format(place[0])]
     return lines + [f"{row['flag']}: {row['sentence']}" for row in model]
 
 
