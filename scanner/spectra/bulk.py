@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import acos, inf, log, pi, sqrt
+from math import acos, cbrt, inf, log, pi, sqrt
 
 import numpy as np
 from numba import njit
@@ -83,7 +83,7 @@ def fit_bulk(spectrum: Spectrum, rules: BulkRules | None = None) -> BulkFit:
 def johnstone_edge(n: int, m: int, quantile: float) -> float:
     """Quantile of the largest eigenvalue of X^T X, X n x m standard Gaussian (Johnstone 2001)."""
     a, b = sqrt(n - 1), sqrt(m)
-    return (a + b) ** 2 + quantile * (a + b) * ((1 / a if a else inf) + 1 / b) ** (1 / 3)
+    return (a + b) ** 2 + quantile * (a + b) * cbrt((1 / a if a else inf) + 1 / b)
 
 
 def mp_cdf(x: FloatArray, q: float) -> FloatArray:
@@ -130,10 +130,10 @@ def _converge(lam: FloatArray, scale: float, edge_unit: float) -> tuple[float, i
     (So that word embeddings, a long tail without a plateau, keep a bulk.)
     """
     sigma2 = _middle(lam) / scale
-    inside = np.searchsorted(lam, sigma2 * edge_unit, side="right")
+    inside = int(np.searchsorted(lam, sigma2 * edge_unit, side="right"))
     for _ in range(_MAX_ROUNDS):
         before, step = sigma2, _middle(lam[:inside]) / scale
-        size = np.searchsorted(lam, step * edge_unit, side="right")
+        size = int(np.searchsorted(lam, step * edge_unit, side="right"))
         if size < len(lam) / 4:
             break
         sigma2, inside = step, size
@@ -146,7 +146,7 @@ def _converge(lam: FloatArray, scale: float, edge_unit: float) -> tuple[float, i
 def _middle(ascending: FloatArray) -> float:
     """The median."""
     half = len(ascending) // 2
-    return ascending[half] if len(ascending) % 2 else (ascending[half - 1] + ascending[half]) / 2
+    return float(ascending[half] if len(ascending) % 2 else (ascending[half - 1] + ascending[half]) / 2)
 
 
 @njit(nogil=True, cache=True)

@@ -34,6 +34,7 @@ _WW_SMALL_SAMPLE = 20
 _WW_SMALL_MIN_EXCESS = 1e-12
 _WW_CONSTANT_TAIL_D = 0.5
 
+
 def fit_tail(
     spectrum_or_evals: Spectrum | ArrayLike, profile: str = "default", *, rules: TailRules | None = None
 ) -> TailFit:
@@ -149,9 +150,7 @@ def _fit_weightwatcher(evals: NDArray[np.float64], error: float) -> TailFit:
     return failed if constant_pair_wins else fit
 
 
-def _winner(
-    x: NDArray[np.float64], error: float, nothing: TailFit, *, min_tail: int, **rule: Any
-) -> TailFit:
+def _winner(x: NDArray[np.float64], error: float, nothing: TailFit, *, min_tail: int, **rule: Any) -> TailFit:
     """Search the tails for the least distance and describe the winner; `nothing` where there is none.
 
     `error` is the relative error of the largest eigenvalue; that of x_i is xmax / x_i times as large.

@@ -193,9 +193,7 @@ def _slices(sigma: NDArray[np.float64], N: int) -> tuple[int, float]:
 
 
 @njit(nogil=True, cache=True)
-def _counts(
-    ascending: NDArray[np.float64], N: int, start: float, end: float
-) -> tuple[int, int, int, int]:
+def _counts(ascending: NDArray[np.float64], N: int, start: float, end: float) -> tuple[int, int, int, int]:
     """The rank, and how many eigenvalues are weak, between the cut and `end`, and at or above `start`."""
     limit = math.sqrt(ascending[-1]) * N * _EPS
     rank = weak = fitted = spikes = 0
