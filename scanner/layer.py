@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
+from operator import attrgetter
 from time import perf_counter
 from typing import Any
 
@@ -267,12 +268,14 @@ def _scores(spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, 
 
 def _columns(record: Any) -> dict[str, Any]:
     """The fields of a result record by name; `asdict` would copy every value."""
-    return {name: getattr(record, name) for name in _names(record.__class__)}
+    names, values = _fields(record.__class__)
+    return dict(zip(names, values(record), strict=True))
 
 
 @cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind) if field.name not in ("status", "estimator"))
+def _fields(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    names = tuple(field.name for field in fields(kind) if field.name not in ("status", "estimator"))
+    return names, attrgetter(*names)
 
 
 def _derived(

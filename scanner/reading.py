@@ -1,6 +1,6 @@
 """The bytes of a file's rows and of their partners in a base, as one stream read ahead by one thread."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -36,24 +36,28 @@ def streamed(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterat
 def _groups(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterator[list[Job]]:
     """The rows that each buffer of the file completes."""
     complete: dict[Span, list[MatrixRef]] = defaultdict(list)
+    uses: dict[Span, int] = defaultdict(int)
     for ref in refs:
-        complete[max(ref.spans)].append(ref)
-    uses = Counter(span for ref in refs for span in ref.spans)
-    spans = sorted(uses)
-    partners = [ref.partner for span in spans for ref in complete[span] if ref.partner]
+        spans = ref.spans
+        complete[max(spans)].append(ref)
+        for span in spans:
+            uses[span] += 1
+    wanted = sorted(uses)
+    partners = [ref.partner for span in wanted for ref in complete[span] if ref.partner]
     elsewhere = _elsewhere(source, refs)
-    own, beside = source.stream(refs[0].tensor.file, spans), _partners(bases, partners)
+    own, beside = source.stream(refs[0].tensor.file, wanted), _partners(bases, partners)
     held: dict[Span, bytearray] = {}
     try:
-        for span, buffer in zip(spans, own, strict=True):
+        for span, buffer in zip(wanted, own, strict=True):
             held[span] = buffer
             yield [
                 Job(ref, list(_bytes_of(ref, held, elsewhere)), next(beside) if ref.partner else None)
                 for ref in complete[span]
             ]
-            for ref in complete[span]:
-                uses.subtract(ref.spans)
-            held = {part: held[part] for part in held if uses[part]}
+            for part in [part for ref in complete[span] for part in ref.spans]:
+                uses[part] -= 1
+                if not uses[part]:
+                    held.pop(part)
     finally:
         for stream in (own, beside):
             if isinstance(stream, Generator):

@@ -180,6 +180,10 @@ class ScanConfig:
     weightwatcher: WeightWatcherRules = field(default_factory=WeightWatcherRules)
     thresholds: Thresholds = field(default_factory=Thresholds)
 
+    def __hash__(self) -> int:
+        """Of one field, as every row asks for it; a scan knows one config or a few."""
+        return hash(self.profile)
+
     def to_json(self) -> str:
         """Canonical JSON: equal configs give equal text."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -71,15 +72,16 @@ def _untrained(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[Flag, 
 def _judged(
     row: LayerMetrics, siblings: _Siblings | None, collapses: bool, limits: Thresholds
 ) -> LayerMetrics:
-    findings = [*layer_findings(row, limits)]
+    """The row with all that changes in it; one copy, as a row has many fields."""
+    findings, changes = [*layer_findings(row, limits)], dict[str, Any]()
     if siblings:
-        row = replace(row, scale_dev=siblings.deviation, scale_peers=siblings.count)
+        changes |= {"scale_dev": siblings.deviation, "scale_peers": siblings.count}
         findings += _scale_findings(row, siblings, limits)
     findings += pair_findings(row, collapses, limits)
-    if not findings:
-        return row
-    kinds = dict.fromkeys(flag.kind.value for flag in findings)
-    return replace(row, findings=tuple(findings), flags=tuple(kinds))
+    if findings:
+        kinds = dict.fromkeys(flag.kind.value for flag in findings)
+        changes |= {"findings": tuple(findings), "flags": tuple(kinds)}
+    return replace(row, **changes) if changes else row
 
 
 def _tail_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import acos, cbrt, inf, log, pi, sqrt
 
 import numpy as np
+from numba import njit
 
 from schemas.config import BulkRules
 from schemas.results import BlockStatus, FloatArray, Spectrum
@@ -52,36 +54,36 @@ def fit_bulk(spectrum: Spectrum, rules: BulkRules | None = None) -> BulkFit:
     if spectrum.evals.size < rules.min_evals or (conv and rules.min_conv_side > spectrum.M):
         return BulkFit(status=BlockStatus.TOO_SMALL)
     lam = spectrum.evals if spectrum.slices is None else standardised(spectrum.slices, spectrum.N)
-    if not lam.any():
+    if not lam[-1:].any():
         return BulkFit(status=BlockStatus.NO_BULK)
     n, m = spectrum.N, spectrum.M
     edge_unit = johnstone_edge(n, m, TW1_999 if conv else TW1_99)
-    sigma2, bulk = _converge(lam, n, spectrum.Q, edge_unit)
-    if sigma2 <= 0 or bulk.size < lam.size / 4:
+    sigma2, inside = _converge(lam, n * mp_median(spectrum.Q), edge_unit)
+    if sigma2 <= 0 or inside < lam.size / 4:
         return BulkFit(status=BlockStatus.NO_BULK)
-    top = float(lam[-1])
-    plus = sigma2 * (np.sqrt(n) + np.sqrt(m)) ** 2
-    spikes = lam[_below(lam, sigma2 * edge_unit).size :]
-    distance = _ks(mp_cdf(bulk / (sigma2 * n), spectrum.Q))
-    allowed = np.log(m) / (2 * m) if conv else max(np.log(m) / m, 0.004)
+    top, total = float(lam[-1]), float(lam.sum())
+    plus, edge = sigma2 * (sqrt(n) + sqrt(m)) ** 2, sigma2 * edge_unit
+    below = int(lam.searchsorted(edge, side="right"))
+    distance = _ks(lam[:inside], sigma2 * n, *_support(spectrum.Q), _cdf_grid(spectrum.Q)[1])
+    allowed = log(m) / (2 * m) if conv else max(log(m) / m, 0.004)
     return BulkFit(
         status=BlockStatus.OK,
-        sigma2_mp=float(sigma2),
-        lambda_plus=float(plus),
-        lambda_edge=float(sigma2 * edge_unit),
-        mp_edge_ratio=float(top / plus),
+        sigma2_mp=sigma2,
+        lambda_plus=plus,
+        lambda_edge=edge,
+        mp_edge_ratio=top / plus,
         mp_D=distance,
-        mp_softrank=float(min(1.0, plus / top)),
-        spike_mass=float(spikes.sum() / lam.sum()),
-        mp_ok=bool(distance <= allowed),
-        num_spikes=int(spikes.size),
+        mp_softrank=min(1.0, plus / top),
+        spike_mass=float(lam[below:].sum()) / total,
+        mp_ok=distance <= allowed,
+        num_spikes=lam.size - below,
     )
 
 
 def johnstone_edge(n: int, m: int, quantile: float) -> float:
     """Quantile of the largest eigenvalue of X^T X, X n x m standard Gaussian (Johnstone 2001)."""
-    a, b = np.sqrt(n - 1), np.sqrt(m)
-    return float((a + b) ** 2 + quantile * (a + b) * (1 / a + 1 / b) ** (1 / 3))
+    a, b = sqrt(n - 1), sqrt(m)
+    return (a + b) ** 2 + quantile * (a + b) * cbrt((1 / a if a else inf) + 1 / b)
 
 
 def mp_cdf(x: FloatArray, q: float) -> FloatArray:
@@ -91,6 +93,7 @@ def mp_cdf(x: FloatArray, q: float) -> FloatArray:
     return np.interp(theta, *_cdf_grid(q))
 
 
+@lru_cache(maxsize=256)
 def mp_median(q: float) -> float:
     """Median of the Marchenko-Pastur law for aspect ratio q, in units of sigma^2 N."""
     theta, cdf = _cdf_grid(q)
@@ -99,7 +102,7 @@ def mp_median(q: float) -> float:
 
 
 def _support(q: float) -> tuple[float, float]:
-    root = np.sqrt(1 / q)
+    root = sqrt(1 / q)
     return (1 - root) ** 2, (1 + root) ** 2
 
 
@@ -120,37 +123,40 @@ def standardised(slices: FloatArray, n: int) -> FloatArray:
     return np.sort(slices[live] / mean_square[live, None], axis=None)
 
 
-def _converge(lam: FloatArray, n: int, q: float, edge_unit: float) -> tuple[float, FloatArray]:
-    """Variance and bulk at the fixed point; a step that would leave under a quarter is not taken.
+@njit(nogil=True, cache=True)
+def _converge(lam: FloatArray, scale: float, edge_unit: float) -> tuple[float, int]:
+    """Variance and size of the bulk at the fixed point; a step that would leave under a quarter is not taken.
 
     (So that word embeddings, a long tail without a plateau, keep a bulk.)
     """
-    scale = n * mp_median(q)
     sigma2 = _middle(lam) / scale
-    bulk = _below(lam, sigma2 * edge_unit)
+    inside = int(np.searchsorted(lam, sigma2 * edge_unit, side="right"))
     for _ in range(_MAX_ROUNDS):
-        before, step = sigma2, _middle(bulk) / scale
-        inside = _below(lam, step * edge_unit)
-        if inside.size < lam.size / 4:
+        before, step = sigma2, _middle(lam[:inside]) / scale
+        size = int(np.searchsorted(lam, step * edge_unit, side="right"))
+        if size < len(lam) / 4:
             break
-        sigma2, bulk = step, inside
+        sigma2, inside = step, size
         if abs(sigma2 - before) < 1e-6 * before:
             break
-    return sigma2, bulk
+    return sigma2, inside
 
 
-def _below(ascending: FloatArray, limit: float) -> FloatArray:
-    """The values <= limit."""
-    return ascending[: ascending.searchsorted(limit, side="right")]
-
-
+@njit(nogil=True, cache=True)
 def _middle(ascending: FloatArray) -> float:
     """The median."""
-    half = ascending.size // 2
-    return float(ascending[half] if ascending.size % 2 else (ascending[half - 1] + ascending[half]) / 2)
+    half = len(ascending) // 2
+    return float(ascending[half] if len(ascending) % 2 else (ascending[half - 1] + ascending[half]) / 2)
 
 
-def _ks(cdf: FloatArray) -> float:
-    n = cdf.size
-    steps = np.arange(n + 1) / n
-    return float(max((steps[1:] - cdf).max(), (cdf - steps[:-1]).max()))
+@njit(nogil=True, cache=True)
+def _ks(bulk: FloatArray, scale: float, low: float, high: float, grid: FloatArray) -> float:
+    """Distance of a bulk from the Marchenko-Pastur law, `grid` being `mp_cdf` at equal steps of theta."""
+    n, cells, furthest = len(bulk), len(grid) - 1, 0.0
+    for k in range(n):
+        cosine = (low + high - 2 * (bulk[k] / scale)) / (high - low)
+        place = acos(min(max(cosine, -1.0), 1.0)) / pi * cells
+        cell = min(int(place), cells - 1)
+        cdf = grid[cell] + (grid[cell + 1] - grid[cell]) * (place - cell)
+        furthest = max(furthest, (k + 1) / n - cdf, cdf - k / n)
+    return furthest

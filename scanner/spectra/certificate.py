@@ -73,8 +73,9 @@ def least_singular_value(matrix: FloatArray, evals: FloatArray, error: float) ->
     for _ in range(_STEPS):
         right = np.linalg.qr(block)[0]
         solved = lu_solve(factors, right, trans=1, check_finite=False)
-        left, _, turn = np.linalg.svd(solved, full_matrices=False)
-        u, v = left[:, 0], right @ turn[0]
+        turn = np.linalg.eigh(solved.T @ solved)[1]
+        left = solved @ turn
+        u, v = left[:, -1] / np.linalg.norm(left[:, -1]), right @ turn[:, -1]
         image = matrix @ v
         least = float(u @ image)
         residual = np.hypot(np.linalg.norm(image - least * u), np.linalg.norm(matrix.T @ u - least * v))

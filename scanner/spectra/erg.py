@@ -1,8 +1,10 @@
 """The trace-log condition of SETOL: how many of the largest eigenvalues multiply to one."""
 
 from dataclasses import dataclass
+from math import inf, log
 
 import numpy as np
+from numba import njit
 
 from schemas.results import FloatArray, TailFit
 
@@ -35,18 +37,28 @@ def fit_erg(evals: FloatArray, tail: TailFit) -> ErgFit:
     if total <= 0.0:
         return ErgFit()
     scale = evals.size / total
-    descending = np.sort(evals)[::-1]
-    with np.errstate(divide="ignore"):
-        below = np.cumsum(np.log(descending * scale)) < 0.0
-    if not below.any():
+    ascending = evals if (evals[:-1] <= evals[1:]).all() else np.sort(evals)
+    k = _crossing(ascending, scale)
+    if not k:
         return ErgFit()
-    k = int(below.argmax())
-    edge = float(descending[k])
+    edge = float(ascending[-k])
     if tail.xmin is None or tail.n_tail is None:
-        return ErgFit(erg_num=k + 1, erg_lambda=edge)
+        return ErgFit(erg_num=k, erg_lambda=edge)
     return ErgFit(
-        erg_num=k + 1,
+        erg_num=k,
         erg_lambda=edge,
-        erg_gap=k + 1 - tail.n_tail,
+        erg_gap=k - tail.n_tail,
         erg_dlambda=(tail.xmin - edge) * scale,
     )
+
+
+@njit(nogil=True, cache=True)
+def _crossing(ascending: FloatArray, scale: float) -> int:
+    """Least k whose k largest values, times `scale`, multiply to less than one; 0 where there is none."""
+    total = 0.0
+    for k in range(1, len(ascending) + 1):
+        value = ascending[-k] * scale
+        total += log(value) if value > 0.0 else -inf
+        if total < 0.0:
+            return k
+    return 0

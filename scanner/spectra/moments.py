@@ -1,7 +1,7 @@
 """Moments of a matrix's entries, gathered while its blocks pass by."""
 
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan, sqrt
 from typing import Self
 
 import numpy as np
@@ -68,26 +68,25 @@ class MomentsAccumulator:
         n = self._count
         if self._nonfinite or n == 0:
             return Moments(count=n, num_nonfinite=self._nonfinite)
-        s1, s2, s3, s4, abs_max, zeros = self._sums
+        s1, s2, s3, s4, abs_max, zeros = self._sums.tolist()
         shift = s1 / n
-        with np.errstate(over="ignore", invalid="ignore"):
-            variance = max(s2 / n - shift**2, 0.0)
+        variance = max(s2 / n - shift * shift, 0.0)
         return Moments(
             count=n,
             num_nonfinite=0,
-            zero_frac=float(zeros / n),
-            mean=float((self._pivot or 0.0) + shift),
-            std=float(np.sqrt(variance)),
-            abs_max=float(abs_max),
+            zero_frac=zeros / n,
+            mean=(self._pivot or 0.0) + shift,
+            std=sqrt(variance),
+            abs_max=abs_max,
             kurtosis=_kurtosis(shift, variance, s2 / n, s3 / n, s4 / n),
         )
 
 
 def _kurtosis(shift: float, variance: float, m2: float, m3: float, m4: float) -> float | None:
     """Excess kurtosis from moments about the pivot; None where std is 0 or fourth powers leave float64."""
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        fourth = m4 - 4 * shift * m3 + 6 * shift**2 * m2 - 3 * shift**4
-        kurtosis = float(np.float64(fourth) / np.float64(variance) ** 2 - 3)
+    square, shift2 = variance * variance, shift * shift
+    fourth = m4 - 4 * shift * m3 + 6 * shift2 * m2 - 3 * shift2 * shift2
+    kurtosis = fourth / square - 3 if square else nan
     return kurtosis if isfinite(kurtosis) else None
 
 

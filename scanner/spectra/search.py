@@ -40,6 +40,7 @@ _SEED_STRIDE = 5
 _BLOCK = 256
 _STEP = 16
 _ABOVE_ANY_DISTANCE = 2.0
+_DISTANCE_ERROR = 2.74
 
 # Without fastmath: the certificates need IEEE rounding.
 _compiled = numba.njit(nogil=True, cache=True)
@@ -398,6 +399,70 @@ def _tail_models(
         if excess[i] > least_excess and not repeated:
             exponents[i] = (n - i - correction) / excess[i]
     return excess, exponents
+
+
+@_compiled
+def _best_fit(
+    x: NDArray[np.float64],
+    logs: NDArray[np.float64],
+    error: float,
+    min_tail: int,
+    two_sided: bool,
+    rule: tuple[float, float, bool],
+) -> tuple[int, float, int, float, float, float]:
+    n, top = len(x), x[-1]
+    excess, exponents = _tail_models(x, logs, rule[0], rule[1], rule[2])
+    start, distance, _, floors = _search(logs, exponents, n - min_tail, two_sided)
+    if start < 0:
+        return start, distance, 0, 0.0, 0.0, excess[n // 2]
+    slack = _DISTANCE_ERROR * error * exponents / (x / top)
+    limits = distance + slack[start] + slack
+    near_ties = _count_within(logs, exponents, limits, floors, n - min_tail, two_sided)
+    return start, distance, near_ties, exponents[start], excess[start], excess[n // 2]
+
+
+class BestFit(NamedTuple):
+    """The power law that is closest to its own tail, and how sure that is.
+
+    start, distance: as in `Closest`. near_ties: tails that an error of the sample could make the winner, it
+    included. exponent, excess: b and T of the winner. upper_excess: T of the upper half of the sample.
+    """
+
+    start: int
+    distance: float
+    near_ties: int
+    exponent: float
+    excess: float
+    upper_excess: float
+
+
+def best_fit(
+    x: NDArray[np.float64],
+    logs: NDArray[np.float64],
+    *,
+    error: float,
+    min_tail: int,
+    two_sided: bool,
+    correction: float = 0.0,
+    least_excess: float = 0.0,
+    distinct: bool = False,
+) -> BestFit:
+    """`tail_models`, `closest_tail` and `count_within` in one call, which small samples are the better for.
+
+    Args:
+        x: as in `tail_models`.
+        logs: as in `tail_models`.
+        error: relative error of the largest of x; that of x_i is x_max / x_i times as large.
+        min_tail: as in `closest_tail`.
+        two_sided: as in `closest_tail`.
+        correction: as in `tail_models`.
+        least_excess: as in `tail_models`.
+        distinct: as in `tail_models`.
+
+    A distance D_i errs by at most 2.74 b_i delta for relative errors delta of the eigenvalues.
+    """
+    rule = correction, least_excess, distinct
+    return BestFit(*_best_fit(x, logs, error, min_tail, two_sided, rule))
 
 
 class Closest(NamedTuple):

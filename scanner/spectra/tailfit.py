@@ -8,8 +8,7 @@ logs are of x / xmax, so a change of scale by a power of two changes no bit.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,45 +29,10 @@ _EPS = float(np.finfo(np.float64).eps)
 EIGENVALUE_ERROR = {"gram_f32": 32.0 * float(np.finfo(np.float32).eps)}
 """Error of any eigenvalue over lambda_max where it is not 10 eps: a float64 Gram matrix errs by 1 to 10 eps
 (measured on 42 matrices against a float64 SVD), a float32 one by up to 23 (39 matrices against float64)."""
-# |d D_i| <= 2.74 b_i delta for relative errors delta of the eigenvalues.
-_DISTANCE_ERROR = 2.74
 
 _WW_SMALL_SAMPLE = 20
 _WW_SMALL_MIN_EXCESS = 1e-12
 _WW_CONSTANT_TAIL_D = 0.5
-
-_SERIES_BELOW = 0.05
-_NEWTON_STEPS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """Ascending eigenvalues above the cut, x / xmax, its logs, T_i and alpha_i - 1 of each tail."""
-
-    x: NDArray[np.float64]
-    relative: NDArray[np.float64]
-    logs: NDArray[np.float64]
-    excess: NDArray[np.float64]
-    exponents: NDArray[np.float64]
-
-    @classmethod
-    def of(
-        cls,
-        x: NDArray[np.float64],
-        *,
-        correction: float = 0.0,
-        least_excess: float = 0.0,
-        distinct: bool = False,
-    ) -> _Sample:
-        # Imported here because numba is slow to import and reading results needs no search.
-        from scanner.spectra.search import tail_models
-
-        relative = x / x[-1]
-        logs = np.log(relative)
-        excess, exponents = tail_models(
-            x, logs, correction=correction, least_excess=least_excess, distinct=distinct
-        )
-        return cls(x, relative, logs, excess, exponents)
 
 
 def fit_tail(
@@ -134,36 +98,10 @@ def truncated_alpha(mean_log: float, log_range: float) -> float | None:
     """
     if not 0.0 < mean_log < log_range:
         return None
-    ratio = mean_log / log_range
-    # The left side f satisfies f(-t) = 1 - f(t).
-    t = _truncation_root(ratio) if ratio <= 0.5 else -_truncation_root((log_range - mean_log) / log_range)
-    return 1.0 + t / log_range
+    # Imported here because numba is slow to import and reading results needs no search.
+    from scanner.spectra.truncated import root
 
-
-def _truncation_root(ratio: float) -> float:
-    """Solve f(t) = 1/t - 1/(e^t - 1) = ratio for ratio <= 1/2, that is t >= 0.
-
-    f is convex and lies above its tangent 1/2 - t/12, so Newton's method from the tangent's root climbs
-    to the solution without ever passing it.
-    """
-    t = 12.0 * (0.5 - ratio)
-    for _ in range(_NEWTON_STEPS):
-        value, slope = _truncation_curve(t)
-        step = (ratio - value) / slope
-        if step <= _EPS * t:
-            break
-        t += step
-    return t
-
-
-def _truncation_curve(t: float) -> tuple[float, float]:
-    """Return f(t) and f'(t) for t >= 0."""
-    if t < _SERIES_BELOW:
-        value = 0.5 - t / 12.0 + t**3 / 720.0 - t**5 / 30240.0
-        return value, -1.0 / 12.0 + t**2 / 240.0 - t**4 / 6048.0
-    decay = math.exp(-t)
-    rest = -math.expm1(-t)
-    return 1.0 / t - decay / rest, decay / rest**2 - 1.0 / t**2
+    return 1.0 + root(mean_log / log_range) / log_range
 
 
 def _ascending(evals: ArrayLike) -> NDArray[np.float64]:
@@ -192,14 +130,9 @@ def _fit_hs1(evals: NDArray[np.float64], rules: TailRules, error: float) -> Tail
     if x[0] == x[-1]:
         return TailFit(estimator=estimator_of(rules), status=FitStatus.CONSTANT)
     if rules.xmax == "max":
-        return _truncated_winner(_Sample.of(x, distinct=True), rules.min_tail)
-    return _winner(
-        _Sample.of(x, distinct=True),
-        error,
-        estimator=ESTIMATOR,
-        nothing=FitStatus.NO_CANDIDATE,
-        min_tail=rules.min_tail,
-    )
+        return _truncated_winner(x, rules.min_tail)
+    nothing = TailFit(estimator=ESTIMATOR, status=FitStatus.NO_CANDIDATE)
+    return _winner(x, error, nothing, min_tail=rules.min_tail, distinct=True)
 
 
 def _fit_weightwatcher(evals: NDArray[np.float64], error: float) -> TailFit:
@@ -210,81 +143,70 @@ def _fit_weightwatcher(evals: NDArray[np.float64], error: float) -> TailFit:
     if n < 2:
         return failed
     small = n < _WW_SMALL_SAMPLE
-    sample = _Sample.of(x, correction=1.0, least_excess=_WW_SMALL_MIN_EXCESS) if small else _Sample.of(x)
+    rule = {"correction": 1.0, "least_excess": _WW_SMALL_MIN_EXCESS} if small else {}
     min_tail = min(WEIGHTWATCHER_LEAST_TAIL, n) if small else 2
-    fit = _winner(sample, error, estimator=WEIGHTWATCHER, nothing=FitStatus.FAILED, min_tail=min_tail)
+    fit = _winner(x, error, failed, min_tail=min_tail, **rule)
     constant_pair_wins = not small and x[-2] == x[-1] and (fit.D_ks or 1.0) > _WW_CONSTANT_TAIL_D
     return failed if constant_pair_wins else fit
 
 
-def _winner(
-    sample: _Sample,
-    error: float,
-    *,
-    estimator: str,
-    nothing: FitStatus,
-    min_tail: int,
-) -> TailFit:
-    """Search the tails for the least distance and describe the winner; `nothing` is the other status.
+def _winner(x: NDArray[np.float64], error: float, nothing: TailFit, *, min_tail: int, **rule: Any) -> TailFit:
+    """Search the tails for the least distance and describe the winner; `nothing` where there is none.
 
     `error` is the relative error of the largest eigenvalue; that of x_i is xmax / x_i times as large.
     """
-    from scanner.spectra import search
+    from scanner.spectra.search import best_fit
 
-    two_sided = estimator == ESTIMATOR
-    logs, exponents = sample.logs, sample.exponents
-    i, distance, _, floors = search.closest_tail(logs, exponents, min_tail=min_tail, two_sided=two_sided)
+    logs, two_sided = np.log(x / x[-1]), nothing.estimator == ESTIMATOR
+    fit = best_fit(x, logs, error=error, min_tail=min_tail, two_sided=two_sided, **rule)
+    i, b = fit.start, fit.exponent
     if i < 0:
-        return TailFit(estimator=estimator, status=nothing)
-    slack = _DISTANCE_ERROR * error * exponents / sample.relative
-    limits = distance + slack[i] + slack
-    near_ties = search.count_within(logs, exponents, limits, floors, min_tail=min_tail, two_sided=two_sided)
-    n_tail = len(sample.x) - i
-    log_range = -float(sample.logs[i])
-    b = float(exponents[i])
+        return nothing
+    n_tail, log_range = len(x) - i, -float(logs[i])
     return TailFit(
-        estimator=estimator,
+        estimator=nothing.estimator,
         status=FitStatus.OK,
         alpha=1.0 + b,
         alpha_stderr=b / math.sqrt(n_tail),
-        xmin=float(sample.x[i]),
-        xmax=float(sample.x[-1]),
-        D_ks=distance,
+        xmin=float(x[i]),
+        xmax=float(x[-1]),
+        D_ks=fit.distance,
         n_tail=n_tail,
         tail_decades=log_range / math.log(10.0),
-        near_ties=near_ties,
-        alpha_trunc=truncated_alpha(float(sample.excess[i]) / n_tail, log_range),
-        alpha_hill=_hill(sample),
+        near_ties=fit.near_ties,
+        alpha_trunc=truncated_alpha(fit.excess / n_tail, log_range),
+        alpha_hill=_hill(len(x), fit.upper_excess),
     )
 
 
-def _truncated_winner(sample: _Sample, min_tail: int) -> TailFit:
+def _truncated_winner(x: NDArray[np.float64], min_tail: int) -> TailFit:
     """Search the tails that end at the largest eigenvalue; see `truncated_alpha`."""
-    from scanner.spectra.truncated import closest_truncated, truncated_exponents
+    from scanner.spectra.search import tail_models
+    from scanner.spectra.truncated import closest_truncated, curve, truncated_exponents
 
-    exponents = truncated_exponents(sample.x, sample.logs, sample.excess)
-    i, distance, _ = closest_truncated(sample.logs, exponents, min_tail=min_tail)
+    logs = np.log(x / x[-1])
+    excess, _ = tail_models(x, logs, distinct=True)
+    exponents = truncated_exponents(x, logs, excess)
+    i, distance, _ = closest_truncated(logs, exponents, min_tail=min_tail)
     if i < 0:
         return TailFit(estimator=TRUNCATED_ESTIMATOR, status=FitStatus.NO_CANDIDATE)
-    n_tail, log_range, b = len(sample.x) - i, -float(sample.logs[i]), float(exponents[i])
-    _, slope = _truncation_curve(abs(b) * log_range)
+    n_tail, log_range, b = len(x) - i, -float(logs[i]), float(exponents[i])
+    _, slope = curve(abs(b) * log_range)
     return TailFit(
         estimator=TRUNCATED_ESTIMATOR,
         status=FitStatus.OK,
         alpha=1.0 + b,
         alpha_stderr=1.0 / (log_range * math.sqrt(-slope * n_tail)),
-        xmin=float(sample.x[i]),
-        xmax=float(sample.x[-1]),
+        xmin=float(x[i]),
+        xmax=float(x[-1]),
         D_ks=distance,
         n_tail=n_tail,
         tail_decades=log_range / math.log(10.0),
         alpha_trunc=1.0 + b,
-        alpha_hill=_hill(sample),
+        alpha_hill=_hill(len(x), float(excess[len(x) // 2])),
     )
 
 
-def _hill(sample: _Sample) -> float | None:
-    """Hill's alpha of the upper half: no search, never comparable with alpha."""
-    half = len(sample.x) // 2
-    excess = float(sample.excess[half])
-    return 1.0 + (len(sample.x) - half) / excess if excess > 0.0 else None
+def _hill(n: int, excess: float) -> float | None:
+    """Hill's alpha of the upper half, whose `excess` it is: no search, never comparable with alpha."""
+    return 1.0 + (n - n // 2) / excess if excess > 0.0 else None

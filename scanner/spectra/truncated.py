@@ -43,7 +43,7 @@ class _Sample(NamedTuple):
 
 
 @_compiled
-def _curve(t: float) -> tuple[float, float]:
+def curve(t: float) -> tuple[float, float]:
     """Return 1/t - 1/(e^t - 1) and its derivative for t >= 0."""
     if t < _SERIES_BELOW:
         value = 0.5 - t / 12.0 + t**3 / 720.0 - t**5 / 30240.0
@@ -53,12 +53,16 @@ def _curve(t: float) -> tuple[float, float]:
 
 
 @_compiled
-def _root(ratio: float) -> float:
-    """Solve the likelihood equation for t by Newton's method from below, where it never overshoots."""
+def root(ratio: float) -> float:
+    """Solve 1/t - 1/(e^t - 1) = ratio, inside (0, 1), for t by Newton's method.
+
+    The left side f satisfies f(-t) = 1 - f(t), is convex and lies above its tangent 1/2 - t/12 for t >= 0, so
+    the steps from the tangent's root climb to the solution without ever passing it.
+    """
     least = min(ratio, 1.0 - ratio)
     t = 12.0 * (0.5 - least)
     for _ in range(_NEWTON_STEPS):
-        value, slope = _curve(t)
+        value, slope = curve(t)
         step = (least - value) / slope
         if step <= _EPS * t:
             break
@@ -77,7 +81,7 @@ def _exponents(
             continue
         span, mean = logs[n - 1] - logs[i], excess[i] / (n - i)
         if 0.0 < mean < span:
-            found[i] = _root(mean / span) / span
+            found[i] = root(mean / span) / span
     return found
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import njit
 
 from scanner.spectra.estimators import WeightWatcherClip, weightwatcher_clip, weightwatcher_peak
 from scanner.spectra.tailfit import WEIGHTWATCHER_CUT, WEIGHTWATCHER_LEAST_TAIL, fit_tail
@@ -132,23 +133,24 @@ def compat_row(
             f"got {singular_values.shape}"
         )
     sigma = singular_values * math.sqrt(slice_of / 2.0) if is_conv2d else singular_values
-    evals = np.sort(sigma.ravel() ** 2)
+    evals = np.sort(sigma * sigma, axis=None)
     fit, clip = _fit(evals, fix_fingers)
+    lost, weakest = _slices(sigma, N)
+    rank, weak, fitted, spikes = _counts(evals, N, *_limits(fit))
     detx_num, detx_val = _detx(evals)
-    rank = _rank(np.sqrt(evals), N)
     return WeightWatcherRow(
         ww_status="success" if fit.status is FitStatus.OK else "failed",
         ww_alpha=fit.alpha,
         ww_xmin=fit.xmin,
         ww_xmax=fit.xmax,
         ww_D=fit.D_ks,
-        ww_sigma=fit.alpha_stderr if fix_fingers == "xmin_peak" else _sigma(fit, evals),
-        ww_num_pl_spikes=None if fit.xmin is None else int(np.count_nonzero(evals >= fit.xmin)),
-        ww_rank_loss=sum(len(one) - _rank(one, N) for one in sigma),
-        ww_weak_rank_loss=int(np.count_nonzero(evals < _WEAK_RANK_EVAL)),
+        ww_sigma=fit.alpha_stderr if fix_fingers == "xmin_peak" else _sigma(fit, fitted),
+        ww_num_pl_spikes=None if fit.xmin is None else spikes,
+        ww_rank_loss=lost,
+        ww_weak_rank_loss=weak,
         ww_matrix_rank=rank,
-        ww_sv_min=float(sigma.min(axis=1).max()),
-        ww_entropy=_entropy(evals, rank),
+        ww_sv_min=weakest,
+        ww_entropy=_entropy(evals, rank) if rank else None,
         ww_detX_num=detx_num,
         ww_detX_val=detx_val,
         ww_num_fingers=None if clip is None else clip.num_fingers,
@@ -163,6 +165,47 @@ def _fit(evals: NDArray[np.float64], fix_fingers: FixFingers) -> tuple[TailFit, 
     return weightwatcher_peak(evals) if fix_fingers == "xmin_peak" else fit_tail(evals, "weightwatcher"), None
 
 
+def _limits(fit: TailFit) -> tuple[float, float]:
+    """Where the tail begins and where WeightWatcher's sample ends."""
+    return math.inf if fit.xmin is None else fit.xmin, math.inf if fit.xmax is None else fit.xmax
+
+
+def _sigma(fit: TailFit, fitted: int) -> float | None:
+    if fit.status is FitStatus.OK and fitted < WEIGHTWATCHER_LEAST_TAIL:
+        # WeightWatcher forms sigma with alpha = 0 and only then fits the whole of so small a sample.
+        return -1.0 / math.sqrt(fitted)
+    return fit.alpha_stderr
+
+
+@njit(nogil=True, cache=True)
+def _slices(sigma: NDArray[np.float64], N: int) -> tuple[int, float]:
+    """Ranks that slices (slices, M) have lost, and the largest of their least singular values."""
+    lost, weakest = 0, 0.0
+    for k in range(sigma.shape[0]):
+        least, most = math.inf, 0.0
+        for j in range(sigma.shape[1]):
+            least, most = min(least, sigma[k, j]), max(most, sigma[k, j])
+        limit = most * N * _EPS
+        for j in range(sigma.shape[1]):
+            lost += not sigma[k, j] > limit
+        weakest = max(weakest, least)
+    return lost, weakest
+
+
+@njit(nogil=True, cache=True)
+def _counts(ascending: NDArray[np.float64], N: int, start: float, end: float) -> tuple[int, int, int, int]:
+    """The rank, and how many eigenvalues are weak, between the cut and `end`, and at or above `start`."""
+    limit = math.sqrt(ascending[-1]) * N * _EPS
+    rank = weak = fitted = spikes = 0
+    for value in ascending:
+        rank += math.sqrt(value) > limit
+        weak += value < _WEAK_RANK_EVAL
+        fitted += WEIGHTWATCHER_CUT < value <= end
+        spikes += value >= start
+    return rank, weak, fitted, spikes
+
+
+@njit(nogil=True, cache=True)
 def _detx(ascending: NDArray[np.float64]) -> tuple[int, float]:
     """Least k < n whose k largest eigenvalues, over their mean, multiply to less than 1, and the k-th.
 
@@ -170,31 +213,20 @@ def _detx(ascending: NDArray[np.float64]) -> tuple[int, float]:
     """
     n = len(ascending)
     if n < 2 or ascending[0] == ascending[-1]:
-        return 0, float(ascending[0])
-    with np.errstate(divide="ignore"):
-        logs = np.log(ascending[:0:-1] * (n / ascending.sum()))
-    below = np.cumsum(logs) < 0.0
-    if not below.any():
-        return n, float(ascending[1])
-    k = int(below.argmax()) + 1
-    return k, float(ascending[n - k])
+        return 0, ascending[0]
+    scale, total = n / ascending.sum(), 0.0
+    for k in range(1, n):
+        value = ascending[n - k] * scale
+        total += math.log(value) if value > 0.0 else -math.inf
+        if total < 0.0:
+            return k, ascending[n - k]
+    return n, ascending[1]
 
 
-def _sigma(fit: TailFit, evals: NDArray[np.float64]) -> float | None:
-    top = math.inf if fit.xmax is None else fit.xmax
-    fitted = int(np.count_nonzero((evals > WEIGHTWATCHER_CUT) & (evals <= top)))
-    if fit.status is FitStatus.OK and fitted < WEIGHTWATCHER_LEAST_TAIL:
-        # WeightWatcher forms sigma with alpha = 0 and only then fits the whole of so small a sample.
-        return -1.0 / math.sqrt(fitted)
-    return fit.alpha_stderr
-
-
-def _rank(sigma: NDArray[np.float64], N: int) -> int:
-    return int(np.count_nonzero(sigma > sigma.max() * N * _EPS))
-
-
-def _entropy(evals: NDArray[np.float64], rank: int) -> float | None:
-    if rank == 0:
-        return None
-    p = evals / evals.sum() + _EPSILON
-    return float(-np.sum(p * np.log(p)) / math.log(rank + _EPSILON))
+@njit(nogil=True, cache=True)
+def _entropy(evals: NDArray[np.float64], rank: int) -> float:
+    whole, total = evals.sum(), 0.0
+    for value in evals:
+        p = value / whole + _EPSILON
+        total += p * math.log(p)
+    return -total / math.log(rank + _EPSILON)

@@ -16,6 +16,7 @@ from scanner.spectra.search import (
     _near_survival,
     _prepared,
     _scan_coarse,
+    best_fit,
     closest_tail,
     count_within,
     tail_models,
@@ -200,6 +201,26 @@ def test_floors_are_below_the_distances() -> None:
     known = np.isfinite(floors)
     assert known.sum() > 600
     assert np.all(floors[known] <= distances[known] + _NEAR)
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize("kind", ["3", "gaussian", "spiked"])
+@pytest.mark.parametrize("error", [1e-15, 1e-4])
+def test_best_fit_is_the_winner_and_all_that_an_error_could_make_one(
+    kind: str, error: float, two_sided: bool
+) -> None:
+    x = np.sort(matrix_spectrum(np.random.default_rng(5), 150, kind))
+    logs, exponents = tail_model(x / x[-1])
+    distances = all_distances(logs, exponents, min_tail=10, two_sided=two_sided)
+    start = int(distances.argmin())
+    slack = 2.74 * error * exponents * x[-1] / x
+    fit = best_fit(x, np.log(x / x[-1]), error=error, min_tail=10, two_sided=two_sided)
+    assert fit.start == start
+    assert fit.near_ties == np.count_nonzero(distances <= distances[start] + slack[start] + slack)
+    assert fit.distance == pytest.approx(distances[start], rel=1e-12)
+    assert fit.exponent == pytest.approx(exponents[start], rel=1e-12)
+    assert fit.excess == pytest.approx(np.sum(logs[start:] - logs[start]), rel=1e-12)
+    assert fit.upper_excess == pytest.approx(np.sum(logs[75:] - logs[75]), rel=1e-12)
 
 
 def test_tail_models_sum_every_tail() -> None:
