@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scanner.diagnosis.pairs import pair_findings, pair_model_findings, scale_changes, shifted
-from schemas.config import Thresholds
+from schemas.config import TRUNCATED_ESTIMATOR, Thresholds
 from schemas.results import BlockStatus, FailureKind, Flag, FlagKind, Phase, RowStatus
 from schemas.rows import LayerMetrics
 
@@ -85,16 +85,21 @@ def _judged(
 
 
 def _tail_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:
-    if not row.fit_ok or row.alpha is None or row.alpha_stderr is None:
+    if not _judgeable(row):
         return
     weakness = next(_weaknesses(row, limits), None)
     if weakness is None:
         yield from _verdicts(row, limits, f"{row.alpha:.2f} +- {row.alpha_stderr:.2f}")
         return
     yield Flag(FlagKind.FIT_UNRELIABLE, *weakness)
-    if row.alpha > limits.under_trained_alpha:
+    if row.alpha is not None and row.alpha > limits.under_trained_alpha:
         sentence = f"the tail spans {row.tail_decades:.2f} decades, so alpha {row.alpha:.1f} means little"
         yield Flag(FlagKind.NO_TAIL, row.tail_decades, limits.tail_decades_min, sentence)
+
+
+def _judgeable(row: LayerMetrics) -> bool:
+    """Whether there is an alpha that the thresholds are made for, which a tail cut at xmax is not."""
+    return row.fit_ok and row.alpha is not None and row.estimator != TRUNCATED_ESTIMATOR
 
 
 def _verdicts(row: LayerMetrics, limits: Thresholds, shown: str) -> Iterator[Flag]:
@@ -164,11 +169,12 @@ def _null_findings(row: LayerMetrics) -> Iterator[Flag]:
     if row.null_status == BlockStatus.OK and row.num_traps:
         why = {
             "mean": f"the entries have the mean {row.w_mean:.2g}",
-            "elements": f"a few entries are huge (excess kurtosis {row.w_kurtosis or 0:.3g})",
+            "elements": f"the entries are not alike (excess kurtosis {row.w_kurtosis or 0:.3g})",
         }.get(row.trap_cause or "", "the cause is open")
-        sentence = f"{row.num_traps} eigenvalues of the shuffled entries leave the random bulk: {why}"
+        many = "eigenvalues" if row.num_traps > 1 else "eigenvalue"
+        sentence = f"{row.num_traps} {many} of the shuffled entries beyond the random bulk: {why}"
         yield Flag(FlagKind.CORRELATION_TRAP, float(row.num_traps), 1.0, sentence)
-    if row.fit_ok and row.alpha is not None and row.alpha < 2 and (row.erg_dlambda or 0) < 0:
+    if _judgeable(row) and (row.alpha or 2) < 2 and (row.erg_dlambda or 0) < 0:
         sentence = (
             f"alpha {row.alpha:.2f} is below 2 and the tail starts {-(row.erg_dlambda or 0):.2g} mean "
             f"eigenvalues below the trace-log boundary, {-(row.erg_gap or 0)} eigenvalues beyond it"

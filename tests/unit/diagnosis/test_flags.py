@@ -7,7 +7,7 @@ import pytest
 
 from scanner.api import scan
 from scanner.diagnosis.flags import judge, layer_findings, model_findings
-from schemas.config import Thresholds
+from schemas.config import TRUNCATED_ESTIMATOR, Thresholds
 from schemas.results import FlagKind, Phase
 from schemas.rows import LayerMetrics
 
@@ -156,6 +156,12 @@ def test_a_rule_on_both_sides_of_each_clause(rule):
     outside, inside, found = RULES[rule]
     assert not kinds(**outside) & (found - WEAK or found)
     assert kinds(**inside) == found
+
+
+@pytest.mark.parametrize("change", [{"D_ks": 0.2}, STEEP, LOW | {"erg_dlambda": -0.1, "erg_gap": -3}, {}])
+def test_no_verdict_from_a_tail_cut_at_xmax(change):
+    assert kinds(**FITTED | change)
+    assert kinds(**FITTED | change, estimator=TRUNCATED_ESTIMATOR) == set()
 
 
 @pytest.mark.parametrize("fingers", [0, 3, 9])
