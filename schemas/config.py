@@ -32,7 +32,7 @@ class MatrixRules:
     min_side: short side below which a matrix has no spectral row. min_evals: least number of
     eigenvalues of a row. max_evals_exact: largest short side solved exactly. conv_mode: pool (all
     kernel slices in one row), slice (a row each), flatten (out x in*k), fft (the convolution as a linear map
-    on a periodic 32 x 32 grid; about 500 times the work of a slice, which forecasts do not count; 3-D
+    on a periodic 32 x 32 grid; about 100 times the work of the slices of a 3 x 3 kernel; 3-D
     kernels are pooled). depthwise: analyse them too. as_stored: a row for every tensor as it is in the file:
     fused tensors whole, LoRA factors apart, tied copies too.
     """

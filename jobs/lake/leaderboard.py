@@ -1,15 +1,19 @@
 """Questions to a lake: DuckDB over its Parquet, through the views of schemas/sql."""
 
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from jobs.lake import snapshot
 from jobs.lake.generations import EMPTY, folder, read_marker
 from jobs.lake.store import PART_KEY, Store, open_lake
 from schemas.errors import LakeError, UsageError
+from schemas.tables import SCHEMAS
 
 TABLE_VIEWS = ("layers", "repositories", "failures", "runs")
 SQL_VIEWS = (
@@ -85,9 +89,22 @@ def _scan(lake: Path, table: str, generation: int) -> str:
     """The live rows of a table. The empty part is named beside all parts since it is removed before them."""
     place = folder(lake.resolve(), table, generation)
     parts = f"[{_quoted(place / EMPTY)}, {_quoted(place / '*.parquet')}]"
+    rows = f"SELECT * FROM read_parquet({parts}, union_by_name=true)"
     if table == "failures" and generation:
-        return _OVERRIDDEN.format(parts=parts, part_key=PART_KEY)
-    return f"SELECT * FROM read_parquet({parts}, union_by_name=true)"
+        rows = _OVERRIDDEN.format(parts=parts, part_key=PART_KEY)
+    later = ", ".join(_later(place / EMPTY, table))
+    return f"{rows}\nUNION ALL BY NAME SELECT {later} WHERE false" if later else rows
+
+
+def _later(empty: Path, table: str) -> Iterator[str]:
+    """Columns that this version has and the one that made the folder had not: NULL in its rows."""
+    try:
+        there = set(pq.read_schema(empty).names)
+    except (OSError, pa.ArrowException):
+        return
+    if missing := [name for name in SCHEMAS[table].names if name not in there]:
+        typed = duckdb.from_arrow(SCHEMAS[table].empty_table().select(missing))
+        yield from (f"NULL::{kind} AS {name}" for name, kind in zip(typed.columns, typed.types, strict=True))
 
 
 _OVERRIDDEN = """WITH parts AS MATERIALIZED (

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from math import prod
 
 from schemas.config import ScanConfig, WorkLimits
 from schemas.refs import MatrixRef, RepoRef, WorkUnit
@@ -10,25 +11,89 @@ from schemas.refs import MatrixRef, RepoRef, WorkUnit
 GRAM_RATE = 4.5e10
 EIGEN_RATE = 3.6e10
 EIGEN_SQUARE = 2.2e-8
-SVD_FACTOR = 4.0
-ROW_SECONDS = 8e-4
+SVD_MOST, SVD_SIDE = 4.0, 400
+ROW_SECONDS = 3e-4
 PAIR_FACTOR = 2.5
 """Measured 2026-11 on one core of an AVX-512 machine: N M^2 / GRAM_RATE, 4/3 M^3 / EIGEN_RATE +
-EIGEN_SQUARE M^2, SVD instead of both, and all else of a row; within 1.3 of the measured eigenvalue times
-for M = 64 .. 2048. A pair adds PAIR_FACTOR rows: 2.2 to 2.4 for M = 768 .. 2048, 1.8 to 3.3 below."""
+EIGEN_SQUARE M^2, SVD 1 + M / SVD_SIDE (at most SVD_MOST) times both, and all else of a row; within 1.3 of the
+measured eigenvalue times for M = 64 .. 2048. A pair adds PAIR_FACTOR rows: 2.2 to 2.4 for M = 768 .. 2048,
+1.8 to 3.3 below."""
+
+SHUFFLE_SECONDS = 4e-8
+FITS_SECONDS = 1e-3
+REPLICATE_SECONDS, REPLICATE_EVAL = 8e-6, 2.5e-8
+VECTORS_FACTOR, VECTOR_SECONDS = 2.5, 4e-5
+COMPLEX_FACTOR = 3.5
+GRID = 32
+"""What stages add, measured likewise for M = 16 .. 1024 and convolutions of 9 slices: an entry shuffled, the
+rivals of the power law (or the refits of the estimators), a replicate and its share of an eigenvalue,
+eigenvectors in spectra and each one's entropy, a complex solve in real ones; the grid of conv_mode fft."""
 
 
 def cost(row: MatrixRef, method: str) -> float:
-    """Estimated seconds of one core to analyse `row`."""
+    """Estimated seconds of one core to analyse `row`, without the stages that a config may add."""
     if row.skip:
         return 0.0
     m, n = sorted(row.shape[:2])
     if row.lora:
         return 2 * (m + n) * row.lora.rank**2 / EIGEN_RATE + ROW_SECONDS
-    slices = 1 if row.slice_id is not None else row.kernel_size
-    spectrum = n * m**2 / GRAM_RATE + 4 / 3 * m**3 / EIGEN_RATE + EIGEN_SQUARE * m**2
-    own = slices * spectrum * (SVD_FACTOR if method == "svd" else 1.0) + ROW_SECONDS
-    return own + (PAIR_FACTOR * (slices * spectrum + ROW_SECONDS) if row.partner else 0.0)
+    spectrum = _slices(row) * _solve_seconds(n, m)
+    own = spectrum * (min(1 + m / SVD_SIDE, SVD_MOST) if method == "svd" else 1.0) + ROW_SECONDS
+    return own + (PAIR_FACTOR * (spectrum + ROW_SECONDS) if row.partner else 0.0)
+
+
+def row_cost(row: MatrixRef, config: ScanConfig) -> float:
+    """Estimated seconds of one core to analyse `row` with all that `config` asks for."""
+    own = cost(row, config.spectrum.method)
+    return own if row.skip else own + _more_spectra(row, config) + _more_fits(row, config)
+
+
+def _more_spectra(row: MatrixRef, config: ScanConfig) -> float:
+    """Seconds of stages that solve, or shuffle, the matrix again, or its windows, or its transform."""
+    m, n = sorted(row.shape[:2])
+    stages, pairs = config.stages, 2 if row.partner else 1
+    spectrum = (1 if row.lora else _slices(row)) * _solve_seconds(n, m)
+    more = 0.0
+    if config.matrices.conv_mode == "fft" and 2 < len(row.shape) <= 4 and not row.lora:
+        more = (2 * pairs - 1) * (_frequencies(row) * COMPLEX_FACTOR * _solve_seconds(n, m) - spectrum)
+        spectrum += more
+    if stages.null_model:
+        more += pairs * (spectrum + SHUFFLE_SECONDS * m * n * _slices(row))
+    if stages.vectors:
+        more += VECTORS_FACTOR * spectrum
+    if stages.cka and row.partner:
+        more += 3 * n * m**2 / GRAM_RATE
+    return more + (_windows(row) if stages.estimators else 0.0)
+
+
+def _more_fits(row: MatrixRef, config: ScanConfig) -> float:
+    """Seconds of stages that look at the eigenvalues or vectors alone."""
+    stages, evals = config.stages, min(row.shape[:2]) * _slices(row)
+    more = FITS_SECONDS * (stages.alternatives + stages.estimators)
+    more += stages.bootstrap * (REPLICATE_SECONDS + REPLICATE_EVAL * evals)
+    return more + (VECTOR_SECONDS * evals if stages.vectors else 0.0)
+
+
+def _windows(row: MatrixRef) -> float:
+    """Seconds for the square windows of the fixed-aspect estimator."""
+    m, n = sorted(row.shape[:2])
+    side = min(m, 256)
+    count = prod(1 if length == side else max(2, min(4, -(-length // side))) for length in (m, n))
+    return _slices(row) * count * _solve_seconds(side, side)
+
+
+def _solve_seconds(n: int, m: int) -> float:
+    return n * m**2 / GRAM_RATE + 4 / 3 * m**3 / EIGEN_RATE + EIGEN_SQUARE * m**2
+
+
+def _slices(row: MatrixRef) -> int:
+    return 1 if row.slice_id is not None else row.kernel_size
+
+
+def _frequencies(row: MatrixRef) -> int:
+    """Frequencies of a convolution on its grid that are solved: half of them, for the kernel is real."""
+    *others, last = (max(GRID, side) for side in row.shape[2:])
+    return prod(others) * (last // 2 + 1)
 
 
 def peak_bytes(row: MatrixRef, block: int) -> int:
@@ -61,7 +126,7 @@ def _groups(
     for _, same_bytes in groupby(rows, key=lambda r: (r.tensor.file.path, r.start, r.stop)):
         batch = tuple(same_bytes)
         batch_size = max(row.pair_bytes for row in batch)
-        batch_work = sum(cost(row, config.spectrum.method) for row in batch)
+        batch_work = sum(row_cost(row, config) for row in batch)
         if group and (size + batch_size > limits.unit_bytes or work + batch_work > limits.unit_cost):
             yield tuple(group)
             group, size, work = [], 0.0, 0.0
@@ -78,7 +143,7 @@ def _unit(repo: RepoRef, rows: tuple[MatrixRef, ...], config: ScanConfig) -> Wor
         repo=repo,
         matrices=rows,
         nbytes=sum(seen.values()),
-        cost=sum(cost(row, config.spectrum.method) for row in rows),
+        cost=sum(row_cost(row, config) for row in rows),
     )
 
 

@@ -106,6 +106,7 @@ SITES = {
     "pyarrow": [
         "schemas/tables.py",
         "jobs/lake/store.py",
+        "jobs/lake/leaderboard.py",
         "jobs/verbs/output.py",
         "jobs/lake/compaction.py",
         "jobs/lake/merging.py",

@@ -183,6 +183,36 @@ def test_views_printed_for_another_client_answer_as_here(zoo_scan):
             assert count == ask(zoo_scan.lake, f"FROM {view}").num_rows, view
 
 
+LATER = {"layers": {"w_kurtosis", "ww_num_fingers", "d_num_traps"}, "failures": {"http_status"}}
+
+
+def without_later_columns(path):
+    table = pq.read_table(path)
+    pq.write_table(
+        table.drop_columns([name for name in table.column_names if name in LATER[path.parent.name]]), path
+    )
+
+
+def test_a_lake_from_before_some_columns_answers_with_null(zoo_scan, tmp_path):
+    lake = shutil.copytree(zoo_scan.lake, tmp_path / "lake")
+    for path in [path for table in LATER for path in lake.glob(f"{table}/*.parquet")]:
+        without_later_columns(path)
+    for view in (*TABLE_VIEWS, *SQL_VIEWS):
+        count = f"SELECT count(*) AS n FROM {view}"
+        assert rows(lake, count) == rows(zoo_scan.lake, count), view
+    for table, later in LATER.items():
+        found = ask(lake, f"FROM {table}")
+        assert {field.name: field.type for field in found.schema} == {f.name: f.type for f in SCHEMAS[table]}
+        assert all(found[name].null_count == found.num_rows for name in later)
+
+
+def test_parts_of_today_may_join_a_lake_from_before_some_columns(zoo_scan, tmp_path):
+    lake = shutil.copytree(zoo_scan.lake, tmp_path / "lake")
+    without_later_columns(lake / "layers" / "_empty.parquet")
+    count = "SELECT count(w_kurtosis) AS n FROM layers"
+    assert rows(lake, count) == rows(zoo_scan.lake, count)
+
+
 def test_a_lake_can_be_moved_and_its_folder_may_hold_a_quote(zoo_scan, tmp_path):
     lake = shutil.copytree(zoo_scan.lake, tmp_path / "it's mine")
     assert run_cli("leaderboard", "--lake", lake).out == run_cli("leaderboard", "--lake", zoo_scan.lake).out

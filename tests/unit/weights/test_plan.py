@@ -7,8 +7,8 @@ import pytest
 
 from scanner.weights.matrices import plan_matrices
 from scanner.weights.pairing import Base, paired
-from scanner.weights.plan import GRAM_RATE, ROW_SECONDS, cost, peak_bytes, plan_units
-from schemas.config import MatrixRules, ScanConfig, SpectrumRules, WorkLimits
+from scanner.weights.plan import GRAM_RATE, ROW_SECONDS, cost, peak_bytes, plan_units, row_cost
+from schemas.config import MatrixRules, ScanConfig, SpectrumRules, WorkLimits, profile_config
 from schemas.refs import FileRef, RepoRef, TensorRef
 
 REPO = RepoRef("owner/name", "a" * 40)
@@ -44,6 +44,37 @@ def test_cost_has_no_orientation():
 def test_an_svd_costs_more():
     (row,) = matrices((2048, 2048))
     assert cost(row, "svd") > 3 * cost(row, "gram")
+
+
+STAGES = (
+    {"null_model": True},
+    {"estimators": True},
+    {"alternatives": True},
+    {"bootstrap": 200},
+    {"vectors": True},
+)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=str)
+@pytest.mark.parametrize("shape", [(64, 64), (300, 900), (64, 32, 3, 3)], ids=str)
+def test_every_stage_has_its_price(stage, shape):
+    (row,) = matrices(shape)
+    more = replace(CONFIG, stages=replace(CONFIG.stages, **stage))
+    assert row_cost(row, CONFIG) == cost(row, "gram")
+    assert row_cost(row, more) > row_cost(row, CONFIG)
+
+
+def test_a_transformed_convolution_costs_its_frequencies():
+    """Measured: 139 and 37 times its slices for sides of 64 and 16."""
+    for side, least, most in ((64, 70, 280), (16, 18, 75)):
+        (row,) = matrices((side, side, 3, 3), conv_mode="fft")
+        ratio = row_cost(row, replace(CONFIG, matrices=MatrixRules(conv_mode="fft"))) / cost(row, "gram")
+        assert least < ratio < most
+
+
+def test_stages_of_a_skipped_row_cost_nothing():
+    (row,) = matrices((64,))
+    assert row_cost(row, profile_config("full")) == 0.0
 
 
 def test_cost_of_a_convolution_is_that_of_its_slices():
