@@ -93,12 +93,13 @@ def _weights(job: Job, config: ScanConfig) -> Weights | None:
 
 def _task(problem: _Problem, host_seconds: float) -> Task[_Problem, Ready]:
     job, weights = problem.job, problem.weights
-    held = sum(map(len, job.buffers))
+    own = sum(map(len, job.buffers))
+    held = own + (len(job.partner) if isinstance(job.partner, bytearray) else 0)
     if weights is None or cost(job.ref, "gram") - ROW_SECONDS < host_seconds:
         return Task(item=problem, need=0, held=held, known=Elsewhere())
     side, slices = min(weights.shape[:2]), prod(weights.shape[2:])
     stack = (slices, side) if side <= STACK_TO_SIDE else None
-    return Task(item=problem, need=device_bytes(weights.shape, held), held=held, stack=stack)
+    return Task(item=problem, need=device_bytes(weights.shape, own), held=held, stack=stack)
 
 
 def _solver(on: Card, config: ScanConfig) -> Callable[[Sequence[_Problem]], list[Ready | NumericsError]]:

@@ -154,7 +154,8 @@ class Card:
             return NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues on {self.kind}: {error}")
         except RuntimeError as error:
             if not _is_out_of_memory(error):
-                raise
+                reason = str(error).partition("\n")[0]
+                return NumericsError(FailureKind.EIGENSOLVER_ERROR, f"{self.kind}: {reason}")
         if self._cuda:
             torch.cuda.empty_cache()
         problem = f"{len(group)} of shape {group[0].shape} do not fit on {self.kind}"

@@ -151,3 +151,21 @@ def test_memory_is_estimated_from_the_shape():
     assert 0.4e9 < side < 1.2e9
     assert device_bytes((4096, 4096, 9), 0) > 9 * 8 * 4096**2
     assert device_bytes((32000, 4096), 0) < 2 * device_bytes((4096, 4096), 0)
+
+
+class Unreachable(StoredWeights):
+    """Weights that a device fails on, in any way but by running out of memory."""
+
+    def on_device(self, upload):
+        raise RuntimeError("CUDA error: unspecified launch failure\nmore for developers")
+
+
+def test_any_error_of_the_device_is_an_answer_that_the_host_can_take_over():
+    weights = stored(draw((40, 30)))
+    weights.__class__ = Unreachable
+    answer = one(weights)
+    assert isinstance(answer, NumericsError)
+    assert (answer.kind, answer.message) == (
+        FailureKind.EIGENSOLVER_ERROR,
+        "cpu: CUDA error: unspecified launch failure",
+    )
