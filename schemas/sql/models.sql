@@ -8,7 +8,8 @@ body AS (
         list_contains(flags, 'fit_unreliable') AS unreliable,
         CASE WHEN lora_rank IS NULL THEN N::DOUBLE * M * kernel_size ELSE (N::DOUBLE + M) * lora_rank END
             AS numel,
-        lambda_max * (ln(lambda_max) - 1) AS legacy_b
+        lambda_max * (ln(lambda_max) - 1) AS legacy_b,
+        regexp_extract(tensor, '^[^0-9]*') AS stack
     FROM layers
 ),
 totals AS (
@@ -73,15 +74,22 @@ totals AS (
     FROM body
     GROUP BY repo_id, revision, component, config_fingerprint
 ),
+-- Blocks in the order of the data: the encoder's before the decoder's, each stack of blocks (its name before the first
+-- digit) by number. No step leads from one stack to the next.
 blocks AS (
-    SELECT repo_id, revision, component, config_fingerprint, layer_index, avg(alpha) AS a,
+    SELECT repo_id, revision, component, config_fingerprint, stack, layer_index, avg(alpha) AS a,
         row_number() OVER w - 1 AS k,
         rank() OVER (PARTITION BY repo_id, revision, component, config_fingerprint ORDER BY avg(alpha)) AS a_rank,
-        avg(alpha) - lag(avg(alpha)) OVER w AS step
+        avg(alpha) - lag(avg(alpha)) OVER s AS step
     FROM body
     WHERE counted AND layer_index IS NOT NULL
-    GROUP BY repo_id, revision, component, config_fingerprint, layer_index
-    WINDOW w AS (PARTITION BY repo_id, revision, component, config_fingerprint ORDER BY layer_index)
+    GROUP BY repo_id, revision, component, config_fingerprint, stack, layer_index
+    WINDOW
+        w AS (
+            PARTITION BY repo_id, revision, component, config_fingerprint
+            ORDER BY contains(stack, 'decoder'), stack, layer_index
+        ),
+        s AS (PARTITION BY repo_id, revision, component, config_fingerprint, stack ORDER BY layer_index)
 ),
 depth AS (
     SELECT repo_id, revision, component, config_fingerprint,

@@ -226,6 +226,24 @@ def test_flow_is_that_of_each_role(lake):
     assert row["lightest_block"] == int(np.argmax(course))
 
 
+def test_the_stacks_of_an_encoder_decoder_follow_one_another(tmp_path):
+    course = {"encoder": [3.0, 3.1, 3.2, 3.3], "decoder": [5.0, 4.9, 4.8, 4.7]}
+    ref, lake = RepoRef("acme/t5", "a" * 40), tmp_path / "lake"
+    places = [(stack, k, alpha) for stack, alphas in course.items() for k, alpha in enumerate(alphas)]
+    rows = tuple(
+        replace(layer(ref, i, "q", k, alpha), tensor=f"{stack}.block.{k}.q.weight")
+        for i, (stack, k, alpha) in enumerate(places)
+    )
+    with Store.writing(lake) as store:
+        store.save_run(run(CONFIG))
+        commit(store, ref, rows)
+    for view in ("models", "correlation_flow"):
+        (row,) = found(lake, f"FROM {view}")
+        whole = [*course["encoder"], *course["decoder"]]
+        assert row["depth_slope"] == pytest.approx(np.polyfit(np.arange(8) / 7, whole, 1)[0])
+        assert row["depth_roughness"] == pytest.approx(0.1)
+
+
 def test_load_is_data_per_parameter_where_the_card_states_it(lake):
     rows = {row["repo_id"]: row for row in found(lake, "FROM load_temperature")}
     assert len(rows) == MODELS
