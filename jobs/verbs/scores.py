@@ -105,8 +105,6 @@ def card_score(lake: Path, score: str) -> str:
 
     Raises UsageError naming the nearest ones, or saying that there is none.
     """
-    if "scores" not in ask(lake, "SELECT * FROM repositories LIMIT 0").column_names:
-        raise UsageError(f"lake {lake} was written before scores were kept: scan anew, or give --csv")
     known: list[str] = (
         ask(
             lake,

@@ -168,14 +168,14 @@ def test_a_repository_of_two_models_has_no_one_metric(models, tmp_path):
     assert "0 models, 2 left out" in ran.text
 
 
-def test_a_lake_from_before_scores_says_so(lake, tmp_path):
+def test_a_lake_from_before_scores_has_none(lake, tmp_path):
     old = shutil.copytree(lake, tmp_path / "old")
     for part in (old / "repositories").glob("*.parquet"):
         pq.write_table(pq.read_table(part).drop_columns("scores"), part)
     assert run_cli("leaderboard", "--lake", old).code == 0
     ran = run_cli("correlate", METRIC, "accuracy", "--lake", old)
     assert ran.code == 1
-    assert "before scores were kept" in ran.err
+    assert "no model card" in ran.err
 
 
 # A CSV beside the lake
