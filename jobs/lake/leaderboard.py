@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.lake import snapshot
+from jobs.lake.duck import fresh
 from jobs.lake.generations import EMPTY, folder, read_marker
 from jobs.lake.store import PART_KEY, Store, open_lake
 from schemas.errors import LakeError, UsageError
@@ -48,8 +49,7 @@ def view_sql(lake: Path) -> str:
 def connect(lake: Path) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the lake's views. Raises LakeError when there is no lake or it is damaged."""
     open_lake(lake)
-    connection = duckdb.connect(config={"threads": 2})
-    connection.execute("SET TimeZone='UTC'")
+    connection = fresh()
     try:
         connection.execute("SET parquet_metadata_cache=true")  # every view looks at the same footers
         connection.execute(view_sql(lake))

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.lake.duck import fresh
 from jobs.lake.generations import merged_file
 from schemas.errors import LakeError
 from schemas.tables import SCHEMAS
@@ -48,8 +49,7 @@ def read_parts(paths: Sequence[Path], named: str | None = None) -> pa.Table:
     """
     name = "" if named is None else f", regexp_extract(filename, '([^/]*)\\.parquet$', 1) AS {named}"
     query = f"SELECT * EXCLUDE filename{name} FROM read_parquet(?, union_by_name=true, filename=true)"
-    with duckdb.connect(config={"threads": 2}) as connection:
-        connection.execute("SET TimeZone='UTC'")
+    with fresh() as connection:
         try:
             return connection.sql(query, params=[[str(path) for path in paths]]).to_arrow_table()
         except duckdb.Error as error:

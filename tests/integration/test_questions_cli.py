@@ -263,6 +263,11 @@ def test_an_empty_lake_answers_every_question(tmp_path):
     assert run_cli("show", "acme/one", "--lake", lake).err.endswith("the lake is empty\n")
 
 
+def test_no_progress_bar_stands_among_the_answers(ask_cli):
+    ran = ask_cli("sql SELECT current_setting('enable_progress_bar') AS bar")
+    assert ran.text == "bar\nFalse\n"
+
+
 def test_the_version_is_that_of_the_package():
     from schemas.config import code_version
 
