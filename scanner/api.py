@@ -9,7 +9,8 @@ from typing import Any
 
 from scanner.bases import Bases
 from scanner.diagnosis.flags import judge
-from scanner.pipeline import plan_repository, read_row, scan_unit
+from scanner.pipeline import read_row, scan_unit
+from scanner.planning import plan_repository
 from scanner.sources.base import Source
 from scanner.sources.memory import MemorySource, as_stored
 from scanner.sources.targets import open_source, parse_targets

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from scanner.pipeline import failure_of, plan_repository, read_header, read_settings
+from scanner.failures import failure_of
+from scanner.planning import plan_repository, read_header, read_settings
 from scanner.sources.base import Source
 from scanner.sources.targets import sibling
 from scanner.weights.index import MAX_INDEX, shards_of_index

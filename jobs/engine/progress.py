@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-from jobs.text import printable
+from scanner.text import printable
 from schemas.rows import Failure
 
 _LINE_EVERY = 10.0

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from threadpoolctl import threadpool_limits
 
 from scanner.bases import Bases
-from scanner.pipeline import failure_of, run_unit
+from scanner.failures import failure_of
+from scanner.pipeline import run_unit
 from scanner.sources.base import Source
 from scanner.sources.targets import open_source
 from schemas.config import ScanConfig, WorkLimits

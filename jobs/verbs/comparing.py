@@ -11,11 +11,11 @@ import click
 from jobs.engine.driver import Request, Summary, run_scan
 from jobs.engine.progress import placed, progress, quiet_progress
 from jobs.lake.leaderboard import ask
-from jobs.text import printable
 from jobs.verbs.exitcodes import Exit
 from jobs.verbs.output import emit
 from jobs.verbs.scanning import choose_device, exit_code
 from scanner.sources.targets import open_source, parse_targets
+from scanner.text import printable
 from schemas.config import ScanConfig, from_toml, profile_config
 from schemas.errors import ScanError, UsageError
 from schemas.refs import RepoRef

@@ -12,12 +12,13 @@ import click
 import pyarrow as pa
 
 from jobs.lake.leaderboard import ask
-from jobs.text import printable
 from jobs.verbs.output import emit
 from scanner.explain import Explanation, explain
-from scanner.pipeline import plan_repository, read_row
+from scanner.pipeline import read_row
+from scanner.planning import plan_repository
 from scanner.sources.base import Source
 from scanner.sources.targets import open_source, parse_targets
+from scanner.text import printable
 from scanner.weights.opened import open_weights
 from schemas.config import ScanConfig, from_json
 from schemas.errors import ScanError, UsageError

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.text import printable
+from scanner.text import printable
 from schemas.errors import UsageError
 
 FORMATS = ("table", "csv", "json", "parquet")

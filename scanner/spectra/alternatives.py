@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from scanner.spectra.families import LOGNORMAL, TRUNCATED, Family, excess_growth, minimise, state_at
 from scanner.spectra.tailfit import truncated_alpha
 from schemas.config import TailRules
 from schemas.results import BlockStatus, FitStatus, FloatArray, TailFit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 SIGNIFICANT = 0.05
 """An alternative beats the power law only at this p or below."""
@@ -28,21 +29,10 @@ LEAST_TAIL = 10
 PEAK_BINS = 100
 """Bins of the histogram of log x whose fullest bin starts the tail of the extended truncated power law."""
 
-# Densities are integrated to e^-60 of their peak, by 96 Gauss-Legendre nodes squeezed towards its start.
-_DROP = 60.0
-_ROOTS, _ROOT_WEIGHTS = (np.asarray(part) for part in np.polynomial.legendre.leggauss(96))
-_NODES = ((_ROOTS + 1.0) / 2.0) ** 2
-_WEIGHTS = _ROOT_WEIGHTS * (_ROOTS + 1.0) / 2.0
 _GAP_ROOTS, _GAP_WEIGHTS = (np.asarray(part) for part in np.polynomial.legendre.leggauss(8))
 
-_NEWTON_STEPS = 200
-_HALVINGS = 60
-_DECREMENT = 1e-15
-_ROUNDING = 4.0 * float(np.finfo(np.float64).eps)
 _STRETCHES = np.geomspace(1e-4, 20.0, 48)
 _LARGEST_EXPONENT = 600.0
-_SERIES_BELOW = 0.02
-_GROWTH_SERIES = np.array([1.0 / math.factorial(k) for k in range(2, 9)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +91,7 @@ def fit_alternatives(evals: FloatArray, tail: TailFit, *, rules: TailRules | Non
     if refusal is not None or tail.xmin is None:
         return AlternativesFit(status=refusal or BlockStatus.FAILED)
     u = np.log(np.sort(evals[evals >= tail.xmin]) / tail.xmin)
-    lognormal, truncated = _nested(u, _LOGNORMAL), _nested(u, _TRUNCATED)
+    lognormal, truncated = _nested(u, LOGNORMAL), _nested(u, TRUNCATED)
     if lognormal is None or truncated is None:
         return AlternativesFit(status=BlockStatus.FAILED)
     rivals = {"EXP": _exponential(u), "SEXP": _stretched(u), "LOGN": lognormal, "TPL": truncated}
@@ -137,7 +127,7 @@ def fit_truncated(evals: FloatArray, xmin: float) -> TruncatedFit | None:
     Shapes, units, source and cost as for `fit_alternatives`, which fits it too. None when Newton's method
     does not converge.
     """
-    fit = _nested(np.log(np.sort(evals[evals >= xmin]) / xmin), _TRUNCATED)
+    fit = _nested(np.log(np.sort(evals[evals >= xmin]) / xmin), TRUNCATED)
     return None if fit is None else TruncatedFit(1.0 + fit.first - fit.second, fit.second / xmin, fit.llr)
 
 
@@ -222,145 +212,18 @@ def _stretched_profile(u: FloatArray, betas: FloatArray) -> FloatArray:
     return np.asarray(np.log(betas / grown) + betas * u.mean())
 
 
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """Densities exp(-p u - q s(u)) / Z on [0, length], u >= 0, q >= 0; s convex with s(0) = s'(0) = 0.
-
-    `statistic` is s; `peak` is where the exponent is greatest when p < 0; `reach` gives distances to the
-    left and right of the peak (of 0 when p >= 0) over which the exponent surely drops by _DROP; `power_law`
-    is the mean of s under the power law b e^-bu.
-    """
-
-    statistic: Callable[[FloatArray], FloatArray]
-    peak: Callable[[float, float], float]
-    reach: Callable[[float, float], tuple[float, float]]
-    power_law: Callable[[float], float]
-
-
-class _State(NamedTuple):
-    """ln Z, the means of (u, s) and their covariances at one (p, q)."""
-
-    log_z: float
-    mean_u: float
-    mean_s: float
-    var_u: float
-    var_s: float
-    cov: float
-
-
-def _over(drop: float, rate: float) -> float:
-    return drop / rate if rate > 0.0 else math.inf
-
-
-def _quadratic_reach(_: float, q: float) -> tuple[float, float]:
-    distance = math.sqrt(_over(_DROP, q))
-    return distance, distance
-
-
-def _exponential_reach(p: float, q: float) -> tuple[float, float]:
-    """Upper bounds of the roots of e^w - 1 - w = y on both sides; the curvature at the peak is q - p."""
-    y = _over(_DROP, q - min(p, 0.0))
-    left = y + math.sqrt(2.0 * y)
-    return left, math.log1p(left)
-
-
-def _excess_growth(u: FloatArray) -> FloatArray:
-    """e^u - 1 - u, by its series where the difference would cancel."""
-    series = u * u * np.polynomial.polynomial.polyval(u, _GROWTH_SERIES)
-    return np.where(u < _SERIES_BELOW, series, np.expm1(u) - u)
-
-
-_LOGNORMAL = _Family(
-    statistic=lambda u: u * u,
-    peak=lambda p, q: _over(-p, 2.0 * q),
-    reach=_quadratic_reach,
-    power_law=lambda b: 2.0 / b**2,
-)
-_TRUNCATED = _Family(
-    statistic=_excess_growth,
-    peak=lambda p, q: math.log1p(_over(-p, q)),
-    reach=_exponential_reach,
-    power_law=lambda b: 1.0 / (b * (b - 1.0)) if b > 1.0 else math.inf,
-)
-
-
-def _window(family: _Family, p: float, q: float, length: float) -> tuple[float, float]:
-    """The part of [0, length] that holds all but e^-_DROP of the density."""
-    left, right = family.reach(p, q)
-    if p >= 0.0:
-        return 0.0, min(_over(_DROP, p), right, length)
-    peak = min(family.peak(p, q), length)
-    return max(0.0, peak - left), min(peak + right, length)
-
-
-def _state(family: _Family, p: float, q: float, length: float) -> _State:
-    low, high = _window(family, p, q, length)
-    u = low + (high - low) * _NODES
-    s = family.statistic(u)
-    exponent = -p * u - q * s
-    top = float(exponent.max())
-    mass = _WEIGHTS * np.exp(exponent - top)
-    total = float(mass.sum())
-    mass /= total
-    mean_u, mean_s = float(mass @ u), float(mass @ s)
-    du, ds = u - mean_u, s - mean_s
-    weighted = mass * ds
-    return _State(
-        log_z=top + math.log(total * (high - low)),
-        mean_u=mean_u,
-        mean_s=mean_s,
-        var_u=float(mass @ (du * du)),
-        var_s=float(weighted @ ds),
-        cov=float(weighted @ du),
-    )
-
-
-def _nested(u: FloatArray, family: _Family) -> _Rival | None:
+def _nested(u: FloatArray, family: Family) -> _Rival | None:
     """Fit an unbounded family; the power law is best iff its mean of s does not exceed the sample's."""
     mean_u, mean_s = float(u.mean()), float(family.statistic(u).mean())
     b = 1.0 / mean_u
     if mean_s >= family.power_law(b):
         return _Rival(0.0, 1.0, first=b, at_boundary=True)
-    fit = _minimise(family, mean_u, mean_s, p=b)
+    fit = minimise(family, mean_u, mean_s, p=b)
     if fit is None:
         return None
     p, q, loss = fit
     llr = min(0.0, u.size * (loss - 1.0 - math.log(mean_u)))
     return _Rival(llr, _nested_p(llr), first=p, second=q)
-
-
-def _minimise(
-    family: _Family, mean_u: float, mean_s: float, *, p: float, length: float = math.inf
-) -> tuple[float, float, float] | None:
-    """Damped Newton for the least ln Z + p mean_u + q mean_s, inside q > 0; None if it does not converge.
-
-    Returns (p, q, least value). The function is convex; a step goes at most 0.9 of the way to q = 0.
-    """
-    q = 1e-3 / mean_s
-    state = _state(family, p, q, length)
-    loss = state.log_z + p * mean_u + q * mean_s
-    for _ in range(_NEWTON_STEPS):
-        dp, dq, slope = _newton_step(state, mean_u, mean_s)
-        if -slope <= _DECREMENT:
-            return p, q, loss
-        share = min(1.0, 0.9 * _over(q, -dq))
-        for _ in range(_HALVINGS):
-            state = _state(family, p + share * dp, q + share * dq, length)
-            trial = state.log_z + (p + share * dp) * mean_u + (q + share * dq) * mean_s
-            if trial <= loss + 1e-4 * share * slope + _ROUNDING * (1.0 + abs(loss)):
-                break
-            share /= 2.0
-        p, q, loss = p + share * dp, q + share * dq, trial
-    return None
-
-
-def _newton_step(state: _State, mean_u: float, mean_s: float) -> tuple[float, float, float]:
-    """Newton's step (dp, dq) and the slope along it, which is minus the squared decrement."""
-    gp, gq = mean_u - state.mean_u, mean_s - state.mean_s
-    determinant = state.var_u * state.var_s - state.cov**2
-    dp = (state.cov * gq - state.var_s * gp) / determinant
-    dq = (state.cov * gp - state.var_u * gq) / determinant
-    return dp, dq, gp * dp + gq * dq
 
 
 class _Extended(NamedTuple):
@@ -382,13 +245,13 @@ def _extended(evals: FloatArray, relative_cut: float) -> _Extended | None:
     peak = float(edges[counts.argmax()])
     u = logs[logs >= peak] - peak
     length = float(u[-1])
-    mean_u, mean_s = float(u.mean()), float(_excess_growth(u).mean())
+    mean_u, mean_s = float(u.mean()), float(excess_growth(u).mean())
     alpha = truncated_alpha(mean_u, length)
     if u.size < LEAST_TAIL or alpha is None:
         return None
     p, q = alpha - 1.0, 0.0
-    if mean_s < _state(_TRUNCATED, p, q, length).mean_s:
-        fit = _minimise(_TRUNCATED, mean_u, mean_s, p=p, length=length)
+    if mean_s < state_at(TRUNCATED, p, q, length).mean_s:
+        fit = minimise(TRUNCATED, mean_u, mean_s, p=p, length=length)
         if fit is None:
             return None
         p, q, _ = fit
@@ -400,7 +263,7 @@ def _bounded_distance(u: FloatArray, p: float, q: float) -> float:
     starts = np.append(0.0, u[:-1])
     half = (u - starts) / 2.0
     nodes = starts[:, None] + half[:, None] * (_GAP_ROOTS + 1.0)
-    exponent = -p * nodes - q * _excess_growth(nodes)
+    exponent = -p * nodes - q * excess_growth(nodes)
     cdf = np.cumsum(half * (np.exp(exponent - exponent.max()) @ _GAP_WEIGHTS))
     cdf /= cdf[-1]
     steps = np.arange(u.size + 1) / u.size

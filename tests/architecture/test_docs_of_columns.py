@@ -8,7 +8,8 @@ import pytest
 
 from jobs.lake.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask, connect
 from jobs.lake.store import Store
-from scanner.pipeline import plan_repository, run_unit
+from scanner.pipeline import run_unit
+from scanner.planning import plan_repository
 from scanner.sources.memory import MemorySource
 from schemas.columns import NEVER, columns
 from schemas.config import ScanConfig, WorkLimits, with_conv_mode

@@ -57,7 +57,7 @@ LAYERS = {
     "jobs.engine.ledger": ("schemas",),
     "jobs.hub": ("schemas", "jobs.hub"),
     "jobs.lake": ("schemas", "scanner", "jobs.lake"),
-    "jobs.engine": ("schemas", "scanner", "jobs.lake", "jobs.text", "jobs.engine"),
+    "jobs.engine": ("schemas", "scanner", "jobs.lake", "jobs.engine"),
     "jobs.verbs": (
         "schemas",
         "scanner",
@@ -65,7 +65,6 @@ LAYERS = {
         "jobs.lake",
         "jobs.engine",
         "jobs.studies",
-        "jobs.text",
         "jobs.verbs",
     ),
     "jobs": ("schemas", "scanner", "jobs"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from scanner.pipeline import read_header
+from scanner.planning import read_header
 from scanner.sources.local import LocalSource
 from scanner.weights.codes import open_codes
 from scanner.weights.schemes import quantised

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from jobs.lake.store import Store
 from scanner.diagnosis.flags import judge
-from scanner.pipeline import plan_repository, run_unit
+from scanner.pipeline import run_unit
+from scanner.planning import plan_repository
 from scanner.sources.memory import MemorySource
 from schemas.config import ScanConfig, WorkLimits
 from schemas.refs import RepoRef

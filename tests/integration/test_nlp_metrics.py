@@ -9,7 +9,8 @@ import pytest
 
 from jobs.lake.leaderboard import ask
 from jobs.lake.store import Store
-from scanner.pipeline import plan_repository, run_unit
+from scanner.pipeline import run_unit
+from scanner.planning import plan_repository
 from scanner.sources.memory import MemorySource
 from schemas.config import ScanConfig, Stages, WorkLimits, with_conv_mode
 from schemas.rows import LayerMetrics

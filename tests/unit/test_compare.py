@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 
 from scanner import compare, scan
 from scanner.bases import plan_base
-from scanner.pipeline import plan_repository, scan_unit
+from scanner.pipeline import scan_unit
+from scanner.planning import plan_repository
 from scanner.reading import streamed
 from scanner.sources.local import LocalSource
 from schemas.config import ScanConfig, Stages

@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from scanner.api import scan, spectrum
 from scanner.ondevice import Elsewhere, ahead, device_seconds
-from scanner.pipeline import plan_repository, run_unit, scan_unit
+from scanner.pipeline import run_unit, scan_unit
+from scanner.planning import plan_repository
 from scanner.reading import Job
 from scanner.sources.local import LocalSource
 from scanner.sources.memory import MemorySource

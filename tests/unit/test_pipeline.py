@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
-from scanner.pipeline import (
-    FIRST_READ,
-    fail_unit,
-    failure_of,
-    plan_repository,
-    read_header,
-    run_unit,
-    scan_unit,
-)
+from scanner.failures import failure_of
+from scanner.pipeline import fail_unit, run_unit, scan_unit
+from scanner.planning import FIRST_READ, plan_repository, read_header
 from scanner.sources.local import LocalSource
 from scanner.sources.memory import MemorySource
 from schemas.config import ScanConfig, WorkLimits, code_version, profile_config

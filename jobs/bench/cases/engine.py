@@ -17,7 +17,7 @@ from jobs.engine.progress import quiet_progress
 from jobs.verbs.demo import installed_model
 from jobs.verbs.forecast import forecast
 from scanner.layer import measure
-from scanner.pipeline import plan_repository
+from scanner.planning import plan_repository
 from scanner.sources.local import LocalSource
 from scanner.weights.matrices import StoredWeights
 from schemas.config import profile_config

@@ -14,7 +14,8 @@ from jobs.bench.pairs import compare, ratios
 from jobs.bench.result import Agreement, NotRunError, Result, Target, farthest
 from jobs.engine.worker import WorkerSettings
 from jobs.verbs.demo import installed_model
-from scanner.pipeline import plan_repository, run_unit
+from scanner.pipeline import run_unit
+from scanner.planning import plan_repository
 from scanner.sources.local import LocalSource
 from scanner.sources.memory import MemorySource
 from schemas.config import ScanConfig, WorkLimits, profile_config

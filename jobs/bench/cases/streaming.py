@@ -11,7 +11,8 @@ from jobs.bench.options import Options
 from jobs.bench.pairs import cpu_seconds, figure, wall_seconds
 from jobs.bench.result import Result
 from jobs.bench.synthetic import Shape, write_model
-from scanner.pipeline import plan_repository, run_unit
+from scanner.pipeline import run_unit
+from scanner.planning import plan_repository
 from scanner.sources.base import Source, Span
 from scanner.sources.hub import HubSource
 from scanner.sources.local import LocalSource

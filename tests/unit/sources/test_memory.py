@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.numpy import load
 
-from scanner.pipeline import read_header
+from scanner.planning import read_header
 from scanner.sources.memory import MemorySource, as_stored
 
 STATE = {

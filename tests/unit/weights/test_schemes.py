@@ -229,8 +229,11 @@ ODD_BITS = {"config_groups": {"a": {"weights": {"num_bits": [4]}}, "b": {"weight
 def test_a_hostile_config_is_no_config(config):
     for shapes, _, _, _ in LAYOUTS.values():
         named = tensors(shapes)
-        for tensor in named.values():
-            quantised(tensor, named, {QUANTISED: config})
+        with_it, without = (
+            [quantised(tensor, named, settings) for tensor in named.values()]
+            for settings in ({QUANTISED: config}, {})
+        )
+        assert with_it == without
 
 
 def test_experts_take_their_own_codes_and_scales():
