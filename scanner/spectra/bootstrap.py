@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numba
 import numpy as np
 
-from scanner.spectra.search import _search, _tail_models
+from scanner.spectra.kernels import find_closest, sum_tails
 from scanner.spectra.tailfit import above_cut
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def _replicates(
     alphas, distances = np.full(reps, math.nan), np.full(reps, math.nan)
     for replicate in range(reps):
         sample = _draw(logs, start, b, rng)
-        _, exponents = _tail_models(sample, sample, 0.0, 0.0, True)
-        winner, distance, _, _ = _search(sample, exponents, len(sample) - min_tail, True)
+        _, exponents = sum_tails(sample, sample, 0.0, 0.0, True)
+        winner, distance, _, _ = find_closest(sample, exponents, len(sample) - min_tail, True)
         if winner >= 0:
             alphas[replicate], distances[replicate] = 1.0 + exponents[winner], distance
     return alphas, distances

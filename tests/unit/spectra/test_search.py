@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scanner.spectra.search import (
+from scanner.spectra.kernels import (
     _FAR,
     _NEAR,
     _STEP,
@@ -16,11 +16,8 @@ from scanner.spectra.search import (
     _near_survival,
     _prepared,
     _scan_coarse,
-    best_fit,
-    closest_tail,
-    count_within,
-    tail_models,
 )
+from scanner.spectra.search import best_fit, closest_tail, count_within, tail_models
 
 Floats = NDArray[np.float64]
 
