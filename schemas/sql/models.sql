@@ -1,9 +1,6 @@
 -- One row per repository, revision, component and config: every aggregate of the layer table.
 -- The only definition of a model's metrics; the models/ Parquet is a snapshot of this view.
-WITH facts AS (
-    SELECT * FROM repositories
-),
-body AS (
+WITH body AS (
     SELECT *,
         list_contains(flags, 'fit_unreliable') AS unreliable,
         CASE WHEN lora_rank IS NULL THEN N::DOUBLE * M * kernel_size ELSE (N::DOUBLE + M) * lora_rank END
@@ -70,7 +67,9 @@ totals AS (
         median(CASE base_status WHEN 'same_file' THEN 0 ELSE rel_delta END) AS rel_delta_median,
         avg(CASE base_status WHEN 'same_file' THEN 0 ELSE d_alpha END) AS d_alpha_mean,
         avg(CASE base_status WHEN 'same_file' THEN 0 ELSE d_log_spectral_norm END) AS d_log_spectral_norm_mean,
-        list_distinct(flatten(list(flags))) AS layer_flags
+        list_distinct(flatten(list(flags))) AS layer_flags,
+        histogram(phase) AS phases,
+        count(phase) AS num_phases
     FROM body
     GROUP BY repo_id, revision, component, config_fingerprint
 ),
@@ -100,18 +99,6 @@ depth AS (
     GROUP BY repo_id, revision, component, config_fingerprint
     HAVING count(*) >= 4
 ),
-phases AS (
-    SELECT repo_id, revision, component, config_fingerprint,
-        map_from_entries(list((phase, share) ORDER BY phase)) AS phase_shares
-    FROM (
-        SELECT repo_id, revision, component, config_fingerprint, phase,
-            count(*) / sum(count(*)) OVER (PARTITION BY repo_id, revision, component, config_fingerprint) AS share
-        FROM body
-        WHERE phase IS NOT NULL
-        GROUP BY repo_id, revision, component, config_fingerprint, phase
-    )
-    GROUP BY repo_id, revision, component, config_fingerprint
-),
 anomalous AS (
     SELECT repo_id, revision, component, config_fingerprint, count(*) AS anomalous_layers
     FROM anomalies
@@ -119,7 +106,7 @@ anomalous AS (
 ),
 joined AS (
     SELECT facts.*, totals.* EXCLUDE (repo_id, revision, component, config_fingerprint, secs),
-        depth_slope, depth_rho, depth_roughness, phase_shares,
+        depth_slope, depth_rho, depth_roughness,
         CASE
             WHEN coalesce(num_ok, 0) = 0 AND coalesce(num_failed, 0) + num_files_failed > 0 THEN 'failed'
             WHEN coalesce(num_failed, 0) + num_files_failed > 0 THEN 'partial'
@@ -128,7 +115,7 @@ joined AS (
         END AS status,
         CASE WHEN anomalous_layers > 0 THEN ['anomalous_alpha'] ELSE [] END AS lake_flags,
         latest, strata.stratum_key AS comparable, irregular_quantile, irregular_peers_min
-    FROM facts
+    FROM repositories AS facts
     JOIN strata
         ON strata.repo_id = facts.repo_id AND strata.revision = facts.revision
         AND strata.component IS NOT DISTINCT FROM facts.component
@@ -145,10 +132,6 @@ joined AS (
         ON depth.repo_id = facts.repo_id AND depth.revision = facts.revision
         AND depth.component IS NOT DISTINCT FROM facts.component
         AND depth.config_fingerprint = facts.config_fingerprint
-    LEFT JOIN phases
-        ON phases.repo_id = facts.repo_id AND phases.revision = facts.revision
-        AND phases.component IS NOT DISTINCT FROM facts.component
-        AND phases.config_fingerprint = facts.config_fingerprint
 ),
 placed AS (
     SELECT *, CASE WHEN status <> 'failed' THEN comparable END AS stratum_key
@@ -195,7 +178,8 @@ SELECT
     alpha_weighted_n_mean, legacy_bform_mean, legacy_bsqrt_sum, log_norm_mean, log_norm_sum,
     log_spectral_norm_mean, log_spectral_norm_sum, log_alpha_norm_mean, log_soft_rank_mean, stable_rank_mean,
     mp_softrank_mean, mp_softrank_median, D_ks_mean, rand_distance_mean, entropy_mean,
-    frac_2_4, frac_15_5, frac_lt_2, frac_gt_6, depth_slope, depth_rho, depth_roughness, phase_shares,
+    frac_2_4, frac_15_5, frac_lt_2, frac_gt_6, depth_slope, depth_rho, depth_roughness,
+    map_from_entries(list_transform(map_entries(phases), lambda e: (e.key, e.value / num_phases))) AS phase_shares,
     num_traps::INT AS num_traps,
     coalesce(num_scale_outlier, 0)::INT AS num_scale_outlier,
     coalesce(num_rank_collapse, 0)::INT AS num_rank_collapse,
