@@ -1,4 +1,4 @@
-"""Published numbers: facts with a source, kept outside this project and read where they are present."""
+"""Published numbers, facts with a source, and the folders outside this project where studies find data."""
 
 import csv
 import os
@@ -13,10 +13,15 @@ FOLDER = "HUBSPECTRA_REFERENCE"
 _DATA = "github.com/CalculatedContent/ww-trends-2020@efe4723"
 
 
+def outside(variable: str, name: str) -> Path:
+    """The folder that an environment variable names, else `name` beside the checkout; it may not be there."""
+    beside = Path(__file__).resolve().parents[2].parent / "shared" / name
+    return Path(os.environ.get(variable, beside))
+
+
 def published(name: str) -> Rows:
     """Rows of a table of published numbers. Raises NotAvailable when it is not here."""
-    beside = Path(__file__).resolve().parents[2].parent / "shared" / "reference"
-    path = Path(os.environ.get(FOLDER, beside)) / name
+    path = outside(FOLDER, "reference") / name
     if not path.is_file():
         raise NotAvailable(f"needs {name} (numbers of {_DATA}) in the folder named by {FOLDER}")
     with path.open(encoding="utf-8", newline="") as stream:

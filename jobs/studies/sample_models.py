@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from jobs.studies.figures import BLUE, RED
 from jobs.studies.matrices import WITH_NULL
+from jobs.studies.reference import outside
 from jobs.studies.study import Check, Figure, NotAvailable, Outcome, Study, Table, near, same
 from scanner.api import scan
 from scanner.diagnosis.flags import model_findings
@@ -112,8 +112,7 @@ CHECKPOINTS = Study(
 
 
 def _root() -> Path:
-    beside = Path(__file__).resolve().parents[2].parent / "shared" / "models"
-    root = Path(os.environ.get(_FOLDER, beside))
+    root = outside(_FOLDER, "models")
     if not all((root / owner).is_dir() for owner in _OWNERS):
         raise NotAvailable(f"needs the sample checkpoints in the folder named by {_FOLDER}")
     return root
