@@ -15,8 +15,9 @@ from jobs.studies.study import Check, Figure, NotAvailable, Outcome, Study, near
 from jobs.verbs.demo import installed_model
 from scanner.api import read_matrices, scan
 from scanner.spectra.tailfit import fit_tail
+from schemas.config import Thresholds
 from schemas.errors import UsageError
-from schemas.results import FloatArray, Phase, RowStatus
+from schemas.results import FlagKind, FloatArray, Phase, RowStatus
 from schemas.rows import LayerMetrics
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _row_checks(name: str, ours: LayerMetrics, theirs: LayerMetrics) -> list[Che
 
 
 def _whole_checks(rows: Sequence[LayerMetrics], counted: Sequence[LayerMetrics]) -> list[Check]:
-    unreliable = sum("fit_unreliable" in row.flags for row in rows)
+    unreliable = sum(FlagKind.FIT_UNRELIABLE in row.flags for row in rows)
     return [
         same("measured rows", len(rows), 39),
         same("counted rows", len(counted), 37),
@@ -235,12 +236,13 @@ def _draw(rows: Sequence[LayerMetrics], canvas: Canvas) -> None:
     colours = (BLUE, BLUE, BLUE, RED, GREEN, GREEN)
     for role, colour, mark in zip(("q", "k", "v", "o", "up", "down"), colours, "o^sDv>", strict=True):
         for row in (row for row in counted if row.role == role):
-            face = "none" if "fit_unreliable" in row.flags else colour
+            face = "none" if FlagKind.FIT_UNRELIABLE in row.flags else colour
             place = (row.layer_index or 0, row.alpha or np.nan)
             axes.plot(*place, mark, markersize=5, markerfacecolor=face, markeredgecolor=colour)
         axes.plot([], [], mark, color=colour, label=role)
     axes.plot(_block_means(counted), color=GREY, linewidth=1)
-    axes.axhspan(2, 4, color="#f0f0f0", zorder=0)
+    limits = Thresholds()
+    axes.axhspan(limits.over_trained_alpha, limits.well_trained_alpha, color="#f0f0f0", zorder=0)
     axes.set(xlabel="block (shaded: alpha in [2, 4])", ylabel="alpha")
     axes.legend(ncols=6, loc="upper left")
 

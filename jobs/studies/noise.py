@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from math import log
 from typing import TYPE_CHECKING
@@ -12,9 +13,10 @@ import numpy as np
 from jobs.studies.figures import BLUE, GREEN, GREY, RED
 from jobs.studies.matrices import WITH_NULL, decaying, gaussian, measured
 from jobs.studies.study import Figure, Known, Outcome, Study, at_least, at_most, near, same
-from scanner.spectra.bulk import fit_bulk
+from scanner.spectra.bulk import fit_bulk, standardised
 from scanner.spectra.eigen import DenseWeights, solve
-from schemas.results import FlagKind, FloatArray, Phase, Spectrum
+from schemas.config import Thresholds
+from schemas.results import FlagKind, Phase, Spectrum
 from schemas.rows import LayerMetrics
 
 if TYPE_CHECKING:
@@ -143,12 +145,14 @@ def _unlike_slices(draw: int) -> Spectrum:
 
 def _raw(spectrum: Spectrum) -> Spectrum:
     """The same eigenvalues with no memory of their slices."""
-    return Spectrum(evals=spectrum.evals, N=spectrum.N, M=spectrum.M, method=spectrum.method)
+    return replace(spectrum, slices=None)
 
 
 def _draw(noise: Sequence[LayerMetrics], tails: Sequence[LayerMetrics], canvas: Canvas) -> None:
     left, right = canvas.subplots(1, 2, sharey=True)
-    for axes, column, limit in ((left, "D_ks", 0.1), (right, "tail_decades", 0.3)):
+    limits = Thresholds()
+    panels = ((left, "D_ks", limits.ks_max), (right, "tail_decades", limits.tail_decades_min))
+    for axes, column, limit in panels:
         for rows, colour, mark, label in (
             (noise, GREY, "o", "Gaussian noise"),
             (tails, BLUE, "D", "power-law covariance"),
@@ -166,7 +170,7 @@ def _draw(noise: Sequence[LayerMetrics], tails: Sequence[LayerMetrics], canvas: 
 
 def _draw_pooled(spectrum: Spectrum, canvas: Canvas) -> None:
     slices = spectrum.slices if spectrum.slices is not None else np.empty((0, 0))
-    unit: FloatArray = np.sort(slices / (slices.mean(axis=1, keepdims=True) / spectrum.N), axis=None)
+    unit = standardised(slices, spectrum.N)
     panels = (("raw", spectrum.evals, fit_bulk(_raw(spectrum)), RED), ("standardised", unit, None, GREEN))
     for axes, (title, evals, bulk, colour) in zip(canvas.subplots(1, 2), panels, strict=True):
         fitted = bulk or fit_bulk(spectrum)

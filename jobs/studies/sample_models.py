@@ -17,8 +17,8 @@ from jobs.studies.reference import outside
 from jobs.studies.study import Check, Figure, NotAvailable, Outcome, Study, Table, near, same
 from scanner.api import scan
 from scanner.diagnosis.flags import model_findings
-from schemas.config import ScanConfig
-from schemas.results import FlagKind, RowStatus
+from schemas.config import ScanConfig, Thresholds
+from schemas.results import FlagKind, Phase, RowStatus
 from schemas.rows import LayerMetrics
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _damage_checks(found: Mapping[str, _Model]) -> list[Check]:
     return [
         same("NaN and Inf: failed rows", statuses[RowStatus.FAILED], 2),
         same("NaN and Inf: other matrices", statuses[RowStatus.OK], 53),
-        same("rank 1: flagged rank_collapse", ["rank_collapse" in row.flags for row in ranks], [True]),
+        same("rank 1: flagged rank_collapse", [FlagKind.RANK_COLLAPSE in row.flags for row in ranks], [True]),
     ]
 
 
@@ -244,11 +244,14 @@ def _sentinels(root: Path) -> str:
 
 def _draw(found: Mapping[str, _Model], canvas: Canvas) -> None:
     axes = canvas.subplots()
-    axes.fill_between((0.75, 1.02), 1 / 3, 1.02, color="#f6e3d8", linewidth=0)
+    limits = Thresholds()
+    axes.fill_between(
+        (limits.untrained_softrank, 1.02), limits.untrained_share, 1.02, color="#f6e3d8", linewidth=0
+    )
     for name, model in found.items():
         bulks = [row for row in model.rows if row.bulk_ok and row.mp_softrank is not None]
         x = float(np.median([row.mp_softrank for row in bulks]))
-        y = sum(row.phase == "RANDOM-LIKE" for row in bulks) / len(bulks)
+        y = sum(row.phase == Phase.RANDOM_LIKE for row in bulks) / len(bulks)
         bad = name in _UNTRAINED
         axes.plot([x], [y], "o", color=RED if bad else BLUE)
         if bad:

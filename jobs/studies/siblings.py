@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.studies.figures import BLUE, GREY, RED
 from jobs.studies.matrices import gaussian, rows_of
 from jobs.studies.study import Check, Figure, Outcome, Study, at_most, near, same
+from schemas.config import Thresholds
 from schemas.results import FlagKind
 from schemas.rows import LayerMetrics
 
@@ -75,9 +76,10 @@ def _judged(factor: float, rows: Sequence[LayerMetrics], plain: Sequence[LayerMe
 
 
 def _draw(found: dict[float, list[LayerMetrics]], canvas: Canvas) -> None:
+    limit = Thresholds().scale_dev
     for axes, (factor, rows) in zip(canvas.subplots(1, 2), found.items(), strict=True):
         colours = [RED if FlagKind.SCALE_OUTLIER in row.flags else BLUE for row in rows]
         axes.bar(range(_LAYERS), [row.scale_dev or 0.0 for row in rows], color=colours)
-        axes.axhspan(-1, 1, color="#f0f0f0", zorder=0)
+        axes.axhspan(-limit, limit, color="#f0f0f0", zorder=0)
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set(title=f"one layer x {factor:.3g}", xlabel="layer", ylabel="scale_dev, log10 lambda_max")

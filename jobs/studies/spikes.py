@@ -11,7 +11,7 @@ import numpy as np
 from jobs.studies.figures import BLUE, GREY, RED
 from jobs.studies.matrices import spiked
 from jobs.studies.study import Check, Figure, Outcome, Study, at_least, at_most, near, near_share
-from scanner.spectra.bulk import fit_bulk, johnstone_edge, mp_median
+from scanner.spectra.bulk import TW1_99, fit_bulk, johnstone_edge, mp_median
 from scanner.spectra.eigen import DenseWeights, solve
 from schemas.results import FloatArray, Spectrum
 
@@ -106,9 +106,8 @@ def _draw(tops: Mapping[float, float], seen: Mapping[float, float], canvas: Canv
     theta = np.linspace(_STRENGTHS[0], _STRENGTHS[-1], 200)
     left.plot(theta, _predicted(theta), color=GREY, label="theory")
     left.plot([*tops], [*tops.values()], "o", color=BLUE, label="measured, mean")
-    left.axhline(
-        johnstone_edge(_ROWS, _COLUMNS, 2.0234) / _ROWS, color=RED, linewidth=0.8, label="edge, 99 %"
-    )
+    edge = johnstone_edge(_ROWS, _COLUMNS, TW1_99) / _ROWS
+    left.axhline(edge, color=RED, linewidth=0.8, label="edge, 99 %")
     left.set(ylabel="lambda_max / N", xlabel="strength theta")
     left.legend()
     right.plot([*seen], [100 * share for share in seen.values()], "o-", color=BLUE)
