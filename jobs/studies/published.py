@@ -47,7 +47,7 @@ def strata(quick: bool) -> Outcome:
     rows = published("trends_permodel.csv")
     found = {metric: _correlated(rows, metric) for metric in _TAUS}
     checks = [check for metric, report in found.items() for check in _tau_checks(metric, report)]
-    checks += [check for check in _line_checks(found["alpha_hat"])]
+    checks += _line_checks(found["alpha_hat"])
     shape, scale = found["alpha"], found["alpha_hat"]
     return Outcome(
         got=f"alpha-hat: tau {scale.tau_within:+.2f} within, {scale.tau_pooled:+.2f} pooled; alpha: "
