@@ -10,6 +10,9 @@ from jobs.studies.study import Figure
 BLUE, RED, GREEN, GREY, GOLD = "#0072B2", "#D55E00", "#009E73", "#767676", "#B8860B"
 """Told apart by colour-blind eyes too (Okabe and Ito)."""
 
+_WIDTH = 7.0
+"""Inches of 100 pixels."""
+
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -36,7 +39,7 @@ def save(figure: Figure, folder: Path) -> Path:
 
     path = folder / f"{figure.name}.svg"
     with _styled():
-        canvas = Canvas(figsize=(figure.width, figure.height), dpi=100, layout="constrained")
+        canvas = Canvas(figsize=(_WIDTH, figure.height), dpi=100, layout="constrained")
         FigureCanvasSVG(canvas)
         figure.draw(canvas)
         canvas.savefig(path, format="svg", metadata={"Date": None, "Creator": "hubspectra"})

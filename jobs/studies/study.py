@@ -59,12 +59,11 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A figure of the report: `draw` fills a canvas `width` x `height` inches of 100 pixels."""
+    """A figure of the report: `draw` fills a canvas `height` inches high."""
 
     name: str
     caption: str
     draw: Callable[[Canvas], None]
-    width: float = 7.0
     height: float = 3.2
 
 
@@ -139,17 +138,10 @@ def near(
     return _check(what, number(expected), got, f"± {tolerance:.2g}", close, source, known)
 
 
-def near_share(
-    what: str,
-    got: float | None,
-    expected: float,
-    share: float,
-    source: str = REFERENCE,
-    known: Known | None = None,
-) -> Check:
+def near_share(what: str, got: float | None, expected: float, share: float, source: str = REFERENCE) -> Check:
     """`got` is within a share of `expected`."""
     close = got is not None and abs(got - expected) <= share * abs(expected)
-    return _check(what, number(expected), got, f"± {share:.0%}", close, source, known)
+    return _check(what, number(expected), got, f"± {share:.0%}", close, source)
 
 
 def at_most(
@@ -159,24 +151,20 @@ def at_most(
     return _check(what, f"<= {number(limit)}", got, "", got is not None and got <= limit, source, known)
 
 
-def at_least(
-    what: str, got: float | None, limit: float, source: str = REFERENCE, known: Known | None = None
-) -> Check:
+def at_least(what: str, got: float | None, limit: float, source: str = REFERENCE) -> Check:
     """`got` reaches `limit`."""
-    return _check(what, f">= {number(limit)}", got, "", got is not None and got >= limit, source, known)
+    return _check(what, f">= {number(limit)}", got, "", got is not None and got >= limit, source)
 
 
-def same(what: str, got: object, expected: object, source: str = REFERENCE, because: str = "") -> Check:
-    """`got` equals `expected`; `because` explains a difference that was looked into."""
-    verdict = Verdict.PASS if got == expected else Verdict.DEVIATES if because else Verdict.FAIL
+def same(what: str, got: object, expected: object, source: str = REFERENCE) -> Check:
+    """`got` equals `expected`."""
     return Check(
         what=what,
         expected=listed(expected),
         got=listed(got),
         tolerance="exact",
-        verdict=verdict,
+        verdict=Verdict.PASS if got == expected else Verdict.FAIL,
         source=source,
-        because=because if verdict is Verdict.DEVIATES else "",
     )
 
 
@@ -204,7 +192,7 @@ def _check(
     tolerance: str,
     passed: bool,
     source: str,
-    known: Known | None,
+    known: Known | None = None,
 ) -> Check:
     excused = not passed and known is not None and got is not None and abs(got - known.value) <= known.within
     return Check(
