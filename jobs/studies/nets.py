@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -91,14 +91,9 @@ def edited(state: State, matrix: FloatArray) -> State:
     return {**state, MIDDLE: torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))}
 
 
-def epochs_of(batch: int) -> int:
-    """Passes over the data: fewer where every pass takes many steps."""
-    return 10 if batch <= 2 else 15
-
-
 def sized(batch: int) -> Training:
-    """The training of the sweep over batch sizes."""
-    return replace(Training(batch=batch), epochs=epochs_of(batch))
+    """The training of the sweep over batch sizes: fewer passes over the data where each takes many steps."""
+    return Training(batch=batch, epochs=10 if batch <= 2 else 15)
 
 
 @contextmanager
