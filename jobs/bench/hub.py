@@ -3,7 +3,6 @@
 import multiprocessing
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 
 from jobs.verbs.demo import reach_loopback
 
@@ -29,9 +28,7 @@ class ThrottledHub:
     def __enter__(self) -> "ThrottledHub":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pipe.send(("stop", None))
         self._process.join()
 

@@ -7,21 +7,20 @@ from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from jobs.bench.cases.models import minilm_folder
 from jobs.bench.children import command_seconds, this_command
 from jobs.bench.options import Options
 from jobs.bench.pairs import cpu_seconds, figure
-from jobs.bench.result import NotRunError, Result
+from jobs.bench.result import Result
 from jobs.bench.synthetic import Shape, write_model
 from jobs.engine.driver import Request, run_scan
 from jobs.engine.progress import quiet_progress
-from jobs.verbs.demo import installed_model
 from jobs.verbs.forecast import forecast
 from scanner.layer import measure
 from scanner.planning import plan_repository
 from scanner.sources.local import LocalSource
 from scanner.weights.matrices import StoredWeights
 from schemas.config import profile_config
-from schemas.errors import UsageError
 from schemas.refs import MatrixRef
 from schemas.work import Target
 
@@ -42,7 +41,7 @@ def overhead(options: Options) -> Iterator[Result]:
         each = [(c.model - c.work) / _TINY * 1e3 for c in costs]
         yield figure(f"engine, {_TINY} matrices of {_TINY_SIDE} x {_TINY_SIDE}", each, "CPU ms a matrix", 1.0)
     with TemporaryDirectory() as folder:
-        costs = [_costs(_minilm(), Path(folder) / str(i)) for i in range(options.pairs + 1)][1:]
+        costs = [_costs(minilm_folder(), Path(folder) / str(i)) for i in range(options.pairs + 1)][1:]
     shares = [100 * (c.model / c.work - 1) for c in costs]
     note = f"{costs[-1].model:.2f} CPU s a model, {costs[-1].work:.2f} of them to pin, read and measure"
     yield figure("engine, all-MiniLM-L6-v2", shares, "% over the kernels", 5.0, note=note)
@@ -104,7 +103,7 @@ def estimates(options: Options) -> Iterator[Result]:
         shapes = _LAYERS[:1] if options.quick else _LAYERS
         layers = write_model(Path(folder) / "layers", [shapes])
         yield _estimate("a few large layers", layers, Path(folder), options.pairs)
-        yield _estimate("all-MiniLM-L6-v2", _minilm(), Path(folder), options.pairs)
+        yield _estimate("all-MiniLM-L6-v2", minilm_folder(), Path(folder), options.pairs)
 
 
 def _estimate(name: str, model: Path, folder: Path, pairs: int) -> Result:
@@ -122,10 +121,3 @@ def _estimate(name: str, model: Path, folder: Path, pairs: int) -> Result:
 def _request(model: Path, lake: Path, copies: int = 1) -> Request:
     targets = tuple(Target(repo_id=f"bench/{model.name}{i}", root=str(model)) for i in range(copies))
     return Request(targets=targets, lake=lake, config=profile_config("default"), engine="local")
-
-
-def _minilm() -> Path:
-    try:
-        return installed_model()
-    except UsageError as error:
-        raise NotRunError(str(error)) from error

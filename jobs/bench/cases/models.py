@@ -74,7 +74,7 @@ def two_cores(options: Options) -> Iterator[Result]:
     from jobs.engine.actors import RayActors
 
     peers.require_weightwatcher()
-    folder, settings = _minilm_folder(), WorkerSettings(config=profile_config("default"), limits=WorkLimits())
+    folder, settings = minilm_folder(), WorkerSettings(config=profile_config("default"), limits=WorkLimits())
     jobs = _unit_jobs(folder, settings.config)
     with closing(RayActors(settings, 2, None)) as actors, Child(1) as one, Child(2) as two:
         rounds = [
@@ -155,7 +155,8 @@ def _same_details(weights: peers.StateDict, theirs: Any) -> Agreement:
     return Agreement(what=what, worst=farthest(ours, expected), limit=1e-9)
 
 
-def _minilm_folder() -> Path:
+def minilm_folder() -> Path:
+    """Where the packaged model lies. Raises NotRunError where it is not installed."""
     try:
         return installed_model()
     except UsageError as error:
@@ -164,7 +165,7 @@ def _minilm_folder() -> Path:
 
 def _minilm() -> peers.StateDict:
     peers.require_weightwatcher()
-    return _weights(_minilm_folder())
+    return _weights(minilm_folder())
 
 
 def _weights(folder: Path) -> peers.StateDict:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,30 +71,29 @@ class _Stream:
 
 def overlap(options: Options) -> Iterator[Result]:
     """Wall time of a scan from a throttled hub, the first tensor off, over the longer of both its parts."""
-    with TemporaryDirectory() as folder:
-        model = _model(folder, options)
-        with ThrottledHub(Path(folder)) as hub:
-            stream = _Stream.of(hub.endpoint, model)
-            stream.compute()
-            for rate in _RATES[1:2] if options.quick else _RATES:
-                hub.throttle(rate)
-                yield _overlap(stream, rate, min(options.pairs, _ROUNDS))
+    with _served(options) as (hub, stream):
+        stream.compute()
+        for rate in _RATES[1:2] if options.quick else _RATES:
+            hub.throttle(rate)
+            yield _overlap(stream, rate, min(options.pairs, _ROUNDS))
 
 
 def transport(options: Options) -> Iterator[Result]:
     """What reading costs the client: plain HTTP on loopback, unthrottled, nothing computed."""
-    with TemporaryDirectory() as folder:
-        model = _model(folder, options)
-        with ThrottledHub(Path(folder)) as hub:
-            stream = _Stream.of(hub.endpoint, model)
-            stream.download()
-            gigabytes = stream.nbytes / 1e9
-            seconds = [cpu_seconds(stream.download) / gigabytes for _ in range(options.pairs)]
+    with _served(options) as (_, stream):
+        stream.download()
+        gigabytes = stream.nbytes / 1e9
+        seconds = [cpu_seconds(stream.download) / gigabytes for _ in range(options.pairs)]
     yield figure("client of plain HTTP", seconds, "CPU s a GB", at_most=1.2)
 
 
-def _model(folder: str, options: Options) -> Path:
-    return write_model(Path(folder) / _MODEL, [_BLOCK * (1 if options.quick else _BLOCKS)])
+@contextmanager
+def _served(options: Options) -> Iterator[tuple[ThrottledHub, _Stream]]:
+    """A model of one or more blocks, and the hub that sends it."""
+    with TemporaryDirectory() as folder:
+        model = write_model(Path(folder) / _MODEL, [_BLOCK * (1 if options.quick else _BLOCKS)])
+        with ThrottledHub(Path(folder)) as hub:
+            yield hub, _Stream.of(hub.endpoint, model)
 
 
 def _overlap(stream: _Stream, rate: float, rounds: int) -> Result:
