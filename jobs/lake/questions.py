@@ -29,7 +29,7 @@ STRATUM = "stratum"
 _QUIET = "('fit_unreliable', 'no_tail', 'well_trained')"
 """Kinds that are listed only when asked for: weak evidence, and good news."""
 
-_FINDINGS = f"list_sort(list_filter(flags, lambda f: f NOT IN {_QUIET}))"
+_FINDINGS = f"list_filter(flags, lambda f: f NOT IN {_QUIET})"
 
 
 def leaderboard(lake: Path, limit: int, brief: bool) -> Any:
