@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from scanner.text import printable
 from schemas.errors import UsageError
 
-FORMATS = ("table", "csv", "json", "parquet")
 _FORMULA = ("=", "+", "-", "@", "\t")
 
 
@@ -51,7 +50,7 @@ def _file(table: pa.Table, form: str, output: Path, title: str) -> None:
             pq.write_table(table, binary, compression="zstd")
         return
     with output.open("w", encoding="utf-8", newline="") as stream:
-        _text(table, form if form in FORMATS else "csv", stream, title)
+        _text(table, form if form in ("table", "json") else "csv", stream, title)
 
 
 def _text(table: pa.Table, form: str, stream: TextIO, title: str) -> None:
