@@ -1,7 +1,5 @@
 """The explain verb: one matrix read again, fitted in every way, with the evidence of each finding."""
 
-import json
-import sys
 from contextlib import closing
 from dataclasses import asdict, replace
 from difflib import get_close_matches
@@ -12,7 +10,7 @@ import click
 import pyarrow as pa
 
 from jobs.lake.leaderboard import ask
-from jobs.verbs.output import emit
+from jobs.verbs.output import as_json, emit, emit_text
 from scanner.explain import Explanation, explain
 from scanner.pipeline import read_row
 from scanner.planning import plan_repository
@@ -65,7 +63,7 @@ def explain_tensor(
         draw(made, f"{where.repo_id}  {_named(ref)}", plot)
         document["plot"] = str(plot)
     if form == "json":
-        _write_json(document, output)
+        emit_text(as_json(document), output)
     else:
         _tell(document)
 
@@ -247,10 +245,7 @@ def _tell(document: Document) -> None:
     row = document["row"]
     click.echo(f"{document['repo_id']}@{document['revision'][:12]} {printable(document['file'])}")
     click.echo(f"{printable(document['tensor'])}: {_sides(row)}")
-    _table(
-        document["estimates"],
-        "How heavy is the tail? (theirs: one-sided D_ks)",
-    )
+    _table(document["estimates"], "How heavy is the tail? (theirs: one-sided D_ks)")
     _table(document["alternatives"], "Is it a power law? (R > 0 favours it; nats)")
     click.echo(_bulk_sentence(row))
     click.echo("")
@@ -287,14 +282,3 @@ def _bulk_sentence(row: Document) -> str:
 def _table(rows: list[Document], title: str) -> None:
     if rows:
         emit(pa.Table.from_pylist(rows), "table", None, title)
-
-
-def _write_json(document: Document, output: Path | None) -> None:
-    text = json.dumps(document, default=str, allow_nan=False, indent=1) + "\n"
-    if output is None:
-        sys.stdout.write(text)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}") from error
