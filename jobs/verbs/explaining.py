@@ -10,12 +10,13 @@ import click
 import pyarrow as pa
 
 from jobs.lake.leaderboard import ask
+from jobs.verbs.arguments import one_target
 from jobs.verbs.output import as_json, emit, emit_text
 from scanner.explain import Explanation, explain
 from scanner.pipeline import read_row
 from scanner.planning import plan_repository
 from scanner.sources.base import Source
-from scanner.sources.targets import open_source, parse_targets
+from scanner.sources.targets import open_source
 from scanner.text import printable
 from scanner.weights.opened import open_weights
 from schemas.config import ScanConfig, from_json
@@ -49,7 +50,7 @@ def explain_tensor(
 
     Raises UsageError where the repository, the tensor or its bytes can't be had, naming what there is.
     """
-    where = _one_target(target)
+    where = one_target(target)
     stored = _stored(lake, where)
     try:
         with closing(open_source(where, endpoint)) as source:
@@ -66,13 +67,6 @@ def explain_tensor(
         emit_text(as_json(document), output)
     else:
         _tell(document)
-
-
-def _one_target(text: str) -> Target:
-    targets = parse_targets([text])
-    if len(targets) != 1:
-        raise UsageError(f"{text} holds {len(targets)} models: give the folder of one")
-    return targets[0]
 
 
 def _explained(
