@@ -123,7 +123,7 @@ def compact(lake: Path, form: str | None, output: Path | None, dry_run: bool, gr
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where the demo's hub and lake lie.  [default: hubspectra-demo in the user's cache]",
+    help="Where the demo's hub and lake lie.  [default: hubspectra-demo]",
 )
 @click.option("--fresh", is_flag=True, help="Begin anew.")
 def demo(model: Path | None, folder: Path | None, fresh: bool) -> int:
