@@ -9,6 +9,7 @@ from typing import Any
 import click
 import pyarrow as pa
 
+from jobs.lake.generations import MARKER
 from jobs.lake.leaderboard import ask
 from jobs.verbs.arguments import one_target
 from jobs.verbs.output import as_json, emit, emit_text
@@ -77,10 +78,6 @@ def _explained(
     pinned = source.repository(where.repo_id, where.revision or revision)
     plan = plan_repository(source, pinned, config)
     ref = _chosen([row for unit in plan.units for row in unit.matrices], tensor, part)
-    if ref.lora:
-        raise UsageError(
-            f"{_named(ref)} is a LoRA pair of rank {ref.lora.rank}: too few eigenvalues to explain"
-        )
     weights = open_weights(ref, read_row(source, ref))
     ref = replace(ref, shape=weights.shape)
     return ref, explain(ref, weights, config)
@@ -121,7 +118,7 @@ def _listed(names: list[str]) -> str:
 
 def _stored(lake: Path, where: Target) -> Document:
     """Revision and config of the latest scan of the repository, or nothing."""
-    if not (lake / "lake.json").is_file():
+    if not (lake / MARKER).is_file():
         return {}
     query = (
         "SELECT revision, config_fingerprint, config_json FROM repositories LEFT JOIN configs "
