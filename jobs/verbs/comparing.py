@@ -14,7 +14,7 @@ from jobs.lake.leaderboard import ask
 from jobs.verbs.arguments import chosen_config, one_target
 from jobs.verbs.exitcodes import Exit
 from jobs.verbs.output import emit
-from jobs.verbs.scanning import choose_device, exit_code
+from jobs.verbs.scanning import choose_device, exit_code, limits_of
 from scanner.sources.targets import open_source
 from scanner.text import printable
 from schemas.config import ScanConfig
@@ -61,6 +61,7 @@ def compare(
     Raises UsageError for what names no model or several, and when a file or the lake can't be written.
     """
     config = chosen_config(profile, config_file)
+    device = choose_device(device, config)
     here, there = one_target(fine_tune), one_target(base)
     try:
         there, pinned = _pinned(there, endpoint)
@@ -74,7 +75,8 @@ def compare(
             base=there,
             lake=folder,
             config=_against(config, pinned),
-            device=choose_device(device, config),
+            limits=limits_of(device),
+            device=device,
             endpoint=endpoint.rstrip("/"),
         )
         with (quiet_progress if quiet else progress)() as display:
