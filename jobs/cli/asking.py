@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from jobs.cli.options import for_people, lake_option, limit_option, output_options
+from jobs.cli.options import (
+    endpoint_option,
+    file_option,
+    for_people,
+    lake_option,
+    limit_option,
+    output_options,
+)
 
 
 @click.command()
@@ -49,9 +56,7 @@ def show(
 @click.argument("target", metavar="REPO")
 @click.argument("tensor")
 @lake_option
-@click.option(
-    "--endpoint", envvar="HF_ENDPOINT", default="https://huggingface.co", show_default=True, help="Hub."
-)
+@endpoint_option
 @click.option("--part", help="Part of a fused tensor.")
 @click.option(
     "--plot",
@@ -59,9 +64,7 @@ def show(
     help="Draw spectrum, tail and search into a PNG, SVG or PDF file.",
 )
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON to a file."
-)
+@file_option("Write the JSON to a file.")
 def explain(**options: Any) -> None:
     """Explain one matrix: read it again, fit it in every way, show the evidence.
 
@@ -171,9 +174,7 @@ def correlate_scores(form: str | None, output: Path | None, **question: Any) -> 
 )
 @click.option("--component", help="Sub-model of a repository of several.")
 @click.option("--format", "form", type=click.Choice(["yaml", "json"]), help="Default: yaml.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead."
-)
+@file_option()
 def plan(**options: Any) -> None:
     """Turn the layers of one model into factors for each: learning rates, decay, sparsity or experts.
 
@@ -233,7 +234,7 @@ def columns(table: str, form: str | None, output: Path | None) -> None:
     from jobs.verbs.output import emit
     from schemas.tables import reference
 
-    emit(reference(table), form, output, f"{table}")
+    emit(reference(table), form, output, table)
 
 
 def _headline(model: dict[str, Any]) -> str:

@@ -24,13 +24,49 @@ def lake_option(command: Command) -> Command:
     )(command)
 
 
-def output_options(command: Command) -> Command:
+def endpoint_option(command: Command) -> Command:
+    return click.option(
+        "--endpoint", envvar="HF_ENDPOINT", default="https://huggingface.co", show_default=True, help="Hub."
+    )(command)
+
+
+def device_option(command: Command) -> Command:
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="cuda: one GPU a worker, fits on the host; auto takes it where torch sees a GPU.",
+    )(command)
+
+
+def rules_options(command: Command) -> Command:
     command = click.option(
-        "--format", "form", type=click.Choice(FORMATS), help="Default: a table on a terminal, CSV in a pipe."
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="TOML with overrides of any rule or threshold.",
     )(command)
     return click.option(
-        "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead."
+        "--profile",
+        type=click.Choice(["default", "full", "weightwatcher"]),
+        default="default",
+        show_default=True,
     )(command)
+
+
+def format_option(command: Command) -> Command:
+    return click.option(
+        "--format", "form", type=click.Choice(FORMATS), help="Default: a table on a terminal, CSV in a pipe."
+    )(command)
+
+
+def file_option(what: str = "Write to a file instead.") -> Callable[[Command], Command]:
+    return click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help=what)
+
+
+def output_options(command: Command) -> Command:
+    return file_option()(format_option(command))
 
 
 def limit_option(default: int) -> Callable[[Command], Command]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from jobs.cli.options import FORMATS, for_people, output_options
+from jobs.cli.options import for_people, format_option, output_options
 from jobs.engine.blas import ONE_THREAD
 from jobs.verbs.exitcodes import Exit
 
@@ -18,9 +18,7 @@ from jobs.verbs.exitcodes import Exit
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for a report with figures."
 )
 @click.option("--quick", is_flag=True, help="Fewer draws; all then means those with a quick form.")
-@click.option(
-    "--format", "form", type=click.Choice(FORMATS), help="Default: a table on a terminal, CSV in a pipe."
-)
+@format_option
 def study(names: tuple[str, ...], listed: bool, out: Path | None, quick: bool, form: str | None) -> int:
     """Run validation experiments and compare what comes out with what is expected.
 

@@ -5,22 +5,22 @@ from typing import Any
 
 import click
 
-from jobs.cli.options import for_people, lake_option, limit_option, output_options
+from jobs.cli.options import (
+    device_option,
+    endpoint_option,
+    for_people,
+    lake_option,
+    limit_option,
+    output_options,
+    rules_options,
+)
 
 
 @click.command()
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 @lake_option
-@click.option(
-    "--endpoint", envvar="HF_ENDPOINT", default="https://huggingface.co", show_default=True, help="Hub."
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="cuda: one GPU a worker, fits on the host; auto takes it where torch sees a GPU.",
-)
+@endpoint_option
+@device_option
 @click.option(
     "--engine",
     type=click.Choice(["auto", "local", "ray"]),
@@ -32,15 +32,7 @@ from jobs.cli.options import for_people, lake_option, limit_option, output_optio
     "--workers", type=click.IntRange(1), help="Default: one for each core or GPU (Ray), one (local)."
 )
 @click.option("--ray-address", help="A running Ray cluster: HOST:PORT, ray://HOST:PORT or auto.")
-@click.option(
-    "--profile", type=click.Choice(["default", "full", "weightwatcher"]), default="default", show_default=True
-)
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="TOML with overrides of any rule or threshold.",
-)
+@rules_options
 @click.option("--dry-run", is_flag=True, help="Read headers only; tell bytes, time and memory.")
 @click.option(
     "--compact/--no-compact",
@@ -76,19 +68,9 @@ def scan(targets: tuple[str, ...], **options: Any) -> int:
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep the rows in this lake too.  [default: nothing is kept]",
 )
-@click.option(
-    "--endpoint", envvar="HF_ENDPOINT", default="https://huggingface.co", show_default=True, help="Hub."
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option(
-    "--profile", type=click.Choice(["default", "full", "weightwatcher"]), default="default", show_default=True
-)
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="TOML with overrides of any rule or threshold.",
-)
+@endpoint_option
+@device_option
+@rules_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @output_options
 @limit_option(1000)
@@ -141,7 +123,7 @@ def compact(lake: Path, form: str | None, output: Path | None, dry_run: bool, gr
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where the demo's hub and lake lie.  [default: hubspectra-demo in the user's cache]",
+    help="Where the demo's hub and lake lie.  [default: hubspectra-demo]",
 )
 @click.option("--fresh", is_flag=True, help="Begin anew.")
 def demo(model: Path | None, folder: Path | None, fresh: bool) -> int:

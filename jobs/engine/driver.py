@@ -101,7 +101,18 @@ def run_scan(request: Request, progress: Progress) -> Summary:
     Failures of repositories are rows, not exceptions. SIGINT and SIGTERM finish what is under way and
     return; a second one interrupts.
     """
-    settings = WorkerSettings(
+    settings = worker_settings(request)
+    with ExitStack() as stack:
+        store = stack.enter_context(Store.writing(request.lake))
+        scan = _Scan(request, store, progress)
+        stack.enter_context(_draining(scan.stop))
+        executor = stack.enter_context(_executor(request, settings, scan))
+        return scan.run(executor)
+
+
+def worker_settings(request: Request) -> WorkerSettings:
+    """What the workers of this request are told. Raises ConfigError where no hub can be asked so."""
+    return WorkerSettings(
         config=request.config,
         limits=request.limits,
         device=request.device,
@@ -109,12 +120,6 @@ def run_scan(request: Request, progress: Progress) -> Summary:
         token=_token(request),
         base=request.base,
     )
-    with ExitStack() as stack:
-        store = stack.enter_context(Store.writing(request.lake))
-        scan = _Scan(request, store, progress)
-        stack.enter_context(_draining(scan.stop))
-        executor = stack.enter_context(_executor(request, settings, scan))
-        return scan.run(executor)
 
 
 class _Scan:

@@ -11,13 +11,14 @@ import click
 from jobs.engine.driver import Request, Summary, run_scan
 from jobs.engine.progress import placed, progress, quiet_progress
 from jobs.lake.leaderboard import ask
+from jobs.verbs.arguments import chosen_config, one_target
 from jobs.verbs.exitcodes import Exit
 from jobs.verbs.output import emit
-from jobs.verbs.scanning import choose_device, exit_code
-from scanner.sources.targets import open_source, parse_targets
+from jobs.verbs.scanning import choose_device, exit_code, limits_of
+from scanner.sources.targets import open_source
 from scanner.text import printable
-from schemas.config import ScanConfig, from_toml, profile_config
-from schemas.errors import ScanError, UsageError
+from schemas.config import ScanConfig
+from schemas.errors import ScanError
 from schemas.refs import RepoRef
 from schemas.results import BaseStatus
 from schemas.work import Target
@@ -59,8 +60,9 @@ def compare(
 
     Raises UsageError for what names no model or several, and when a file or the lake can't be written.
     """
-    config = from_toml(config_file, profile) if config_file else profile_config(profile)
-    here, there = _the_one(fine_tune), _the_one(base)
+    config = chosen_config(profile, config_file)
+    device = choose_device(device, config)
+    here, there = one_target(fine_tune), one_target(base)
     try:
         there, pinned = _pinned(there, endpoint)
     except ScanError as error:
@@ -73,20 +75,14 @@ def compare(
             base=there,
             lake=folder,
             config=_against(config, pinned),
-            device=choose_device(device, config),
+            limits=limits_of(device),
+            device=device,
             endpoint=endpoint.rstrip("/"),
         )
         with (quiet_progress if quiet else progress)() as display:
             summary = run_scan(request, display)
         _tell(summary, request, form, output, limit, brief)
     return exit_code(summary)
-
-
-def _the_one(text: str) -> Target:
-    found = parse_targets([text])
-    if len(found) != 1:
-        raise UsageError(f"{text} holds {len(found)} models; name one of them")
-    return found[0]
 
 
 def _pinned(target: Target, endpoint: str) -> tuple[Target, RepoRef]:

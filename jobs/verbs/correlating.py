@@ -9,6 +9,7 @@ import pyarrow as pa
 from jobs.lake.leaderboard import ask
 from jobs.verbs.scores import ScoreTable, card_score, no_such, read_csv
 from scanner.diagnosis.correlation import WITHIN_MIN, CorrelationReport, correlate
+from scanner.text import printable
 from schemas.columns import columns
 from schemas.errors import UsageError
 from schemas.models import ModelMetrics
@@ -121,7 +122,7 @@ def verdict(found: CorrelationReport, metric: str, score: str, lower_is_better: 
         said = f"{direction} {metric} goes with {better}: {found.reason}"
     else:
         said = f"No one order of all models by {metric}: {found.reason}"
-    return "".join(c if c.isprintable() else "\ufffd" for c in f"{said}. {_evidence(found)}.")
+    return printable(f"{said}. {_evidence(found)}.")
 
 
 def _evidence(found: CorrelationReport) -> str:

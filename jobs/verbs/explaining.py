@@ -1,7 +1,5 @@
 """The explain verb: one matrix read again, fitted in every way, with the evidence of each finding."""
 
-import json
-import sys
 from contextlib import closing
 from dataclasses import asdict, replace
 from difflib import get_close_matches
@@ -11,13 +9,15 @@ from typing import Any
 import click
 import pyarrow as pa
 
+from jobs.lake.generations import MARKER
 from jobs.lake.leaderboard import ask
-from jobs.verbs.output import emit
+from jobs.verbs.arguments import one_target
+from jobs.verbs.output import as_json, emit, emit_text
 from scanner.explain import Explanation, explain
 from scanner.pipeline import read_row
 from scanner.planning import plan_repository
 from scanner.sources.base import Source
-from scanner.sources.targets import open_source, parse_targets
+from scanner.sources.targets import open_source
 from scanner.text import printable
 from scanner.weights.opened import open_weights
 from schemas.config import ScanConfig, from_json
@@ -51,7 +51,7 @@ def explain_tensor(
 
     Raises UsageError where the repository, the tensor or its bytes can't be had, naming what there is.
     """
-    where = _one_target(target)
+    where = one_target(target)
     stored = _stored(lake, where)
     try:
         with closing(open_source(where, endpoint)) as source:
@@ -65,16 +65,9 @@ def explain_tensor(
         draw(made, f"{where.repo_id}  {_named(ref)}", plot)
         document["plot"] = str(plot)
     if form == "json":
-        _write_json(document, output)
+        emit_text(as_json(document), output)
     else:
         _tell(document)
-
-
-def _one_target(text: str) -> Target:
-    targets = parse_targets([text])
-    if len(targets) != 1:
-        raise UsageError(f"{text} holds {len(targets)} models: give the folder of one")
-    return targets[0]
 
 
 def _explained(
@@ -85,10 +78,6 @@ def _explained(
     pinned = source.repository(where.repo_id, where.revision or revision)
     plan = plan_repository(source, pinned, config)
     ref = _chosen([row for unit in plan.units for row in unit.matrices], tensor, part)
-    if ref.lora:
-        raise UsageError(
-            f"{_named(ref)} is a LoRA pair of rank {ref.lora.rank}: too few eigenvalues to explain"
-        )
     weights = open_weights(ref, read_row(source, ref))
     ref = replace(ref, shape=weights.shape)
     return ref, explain(ref, weights, config)
@@ -129,7 +118,7 @@ def _listed(names: list[str]) -> str:
 
 def _stored(lake: Path, where: Target) -> Document:
     """Revision and config of the latest scan of the repository, or nothing."""
-    if not (lake / "lake.json").is_file():
+    if not (lake / MARKER).is_file():
         return {}
     query = (
         "SELECT revision, config_fingerprint, config_json FROM repositories LEFT JOIN configs "
@@ -247,10 +236,7 @@ def _tell(document: Document) -> None:
     row = document["row"]
     click.echo(f"{document['repo_id']}@{document['revision'][:12]} {printable(document['file'])}")
     click.echo(f"{printable(document['tensor'])}: {_sides(row)}")
-    _table(
-        document["estimates"],
-        "How heavy is the tail? (theirs: one-sided D_ks)",
-    )
+    _table(document["estimates"], "How heavy is the tail? (theirs: one-sided D_ks)")
     _table(document["alternatives"], "Is it a power law? (R > 0 favours it; nats)")
     click.echo(_bulk_sentence(row))
     click.echo("")
@@ -287,14 +273,3 @@ def _bulk_sentence(row: Document) -> str:
 def _table(rows: list[Document], title: str) -> None:
     if rows:
         emit(pa.Table.from_pylist(rows), "table", None, title)
-
-
-def _write_json(document: Document, output: Path | None) -> None:
-    text = json.dumps(document, default=str, allow_nan=False, indent=1) + "\n"
-    if output is None:
-        sys.stdout.write(text)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}") from error

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 
-from jobs.engine.driver import Request
-from jobs.engine.worker import Worker, WorkerSettings
+from jobs.engine.driver import Request, worker_settings
+from jobs.engine.worker import Worker
 from scanner.prefetch import AHEAD_BYTES, AHEAD_LEAST
 from scanner.spectra.eigen import eigenvalues
 from scanner.weights.plan import EIGEN_RATE, EIGEN_SQUARE, peak_bytes
@@ -42,16 +42,9 @@ def forecast(request: Request) -> tuple[Forecast, ...]:
     """Plan every target, read nothing else, and estimate, the costliest first.
 
     Seconds are those of one core of this machine, told by a probe of its eigensolver; the network is not in
-    them. A target that cannot be planned carries its problem.
+    them. A target that cannot be planned carries its problem. Raises ConfigError where no hub can be asked.
     """
-    settings = WorkerSettings(
-        config=request.config,
-        limits=request.limits,
-        endpoint=request.endpoint,
-        token=request.token,
-        base=request.base,
-    )
-    worker, speed = Worker(settings), machine_factor()
+    worker, speed = Worker(worker_settings(request)), machine_factor()
     try:
         found = [_forecast(worker, target, request, speed) for target in request.targets]
     finally:

@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
@@ -17,7 +18,6 @@ import pyarrow.parquet as pq
 from scanner.text import printable
 from schemas.errors import UsageError
 
-FORMATS = ("table", "csv", "json", "parquet")
 _FORMULA = ("=", "+", "-", "@", "\t")
 
 
@@ -30,10 +30,8 @@ def emit(
     Raises UsageError when the file cannot be written.
     """
     if output is not None:
-        try:
+        with writing(output):
             _file(table, form or output.suffix.lstrip("."), output, title)
-        except OSError as error:
-            raise UsageError(f"cannot write {output}: {error.strerror}") from error
         return
     form = form or ("table" if sys.stdout.isatty() else "csv")
     if form == "table" and section in table.column_names and table.num_rows:
@@ -45,19 +43,42 @@ def emit(
         _text(table, form, sys.stdout, title)
 
 
+def emit_text(text: str, output: Path | None) -> None:
+    """Write `text` to a file or standard output. Raises UsageError when the file cannot be written."""
+    if output is None:
+        sys.stdout.write(text)
+        return
+    with writing(output):
+        output.write_text(text, encoding="utf-8")
+
+
+def as_json(value: Any) -> str:
+    """Indented JSON of rows or a document: no number that JSON does not know, dates as ISO 8601."""
+    return json.dumps(_plain(value), default=_jsonable, allow_nan=False, indent=1) + "\n"
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Turns what goes wrong with the file or folder `output` into a UsageError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}") from error
+
+
 def _file(table: pa.Table, form: str, output: Path, title: str) -> None:
     if form == "parquet":
         with output.open("wb") as binary:
             pq.write_table(table, binary, compression="zstd")
         return
     with output.open("w", encoding="utf-8", newline="") as stream:
-        _text(table, form if form in FORMATS else "csv", stream, title)
+        _text(table, form if form in ("table", "json") else "csv", stream, title)
 
 
 def _text(table: pa.Table, form: str, stream: TextIO, title: str) -> None:
     if form == "json":
-        rows = [dict(zip(table.column_names, map(_plain, row), strict=True)) for row in _rows(table)]
-        stream.write(json.dumps(rows, default=_jsonable, allow_nan=False, indent=1) + "\n")
+        rows = [dict(zip(table.column_names, row, strict=True)) for row in _rows(table)]
+        stream.write(as_json(rows))
     elif form == "csv":
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(table.column_names)
@@ -146,7 +167,7 @@ def _plain(value: Any) -> Any:
     """JSON knows no NaN and no infinity: null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

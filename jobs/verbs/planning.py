@@ -1,7 +1,5 @@
 """The plan verb: the layers of a scanned model -> an allocation plan as YAML or JSON."""
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import yaml
 
 from jobs.lake.leaderboard import ask
 from jobs.lake.questions import model
+from jobs.verbs.output import as_json, emit_text
 from scanner.diagnosis.plans import Plan, PlanKind, make_plan
 from schemas.errors import UsageError
 from schemas.rows import LayerMetrics
@@ -35,7 +34,7 @@ def plan(
     rows = layer_rows(lake, repo_id, component)
     made = make_plan(rows, _SHORT.get(kind) or PlanKind(kind), **options)
     form = form or ("json" if output is not None and output.suffix == ".json" else "yaml")
-    _write(render(document(made, rows), form), output)
+    emit_text(render(document(made, rows), form), output)
     if made.reason:
         click.echo(f"uniform plan: {made.reason}", err=True)
 
@@ -67,7 +66,7 @@ def document(made: Plan, rows: list[LayerMetrics]) -> dict[str, Any]:
 def render(content: dict[str, Any], form: str) -> str:
     """Text of a document as yaml or json, keys in their order."""
     if form == "json":
-        return json.dumps(content, allow_nan=False, indent=1) + "\n"
+        return as_json(content)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -78,13 +77,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, str) else value
-
-
-def _write(text: str, output: Path | None) -> None:
-    if output is None:
-        sys.stdout.write(text)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}") from error

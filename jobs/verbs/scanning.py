@@ -6,13 +6,16 @@ import click
 
 from jobs.engine.driver import Request, Summary, run_scan
 from jobs.engine.progress import placed, progress, quiet_progress
+from jobs.verbs.arguments import chosen_config
 from jobs.verbs.exitcodes import Exit
 from jobs.verbs.output import emit
 from scanner.sources.targets import parse_targets
-from schemas.config import ScanConfig, WorkLimits, from_toml, profile_config
+from schemas.config import ScanConfig, WorkLimits
 from schemas.errors import UsageError
 
 _NAMED = 20
+_GPU_LIMITS = WorkLimits(unit_bytes=4 << 30, unit_cost=1200.0)
+"""Units that keep a GPU busy: it solves what a core does in 20 minutes within seconds."""
 
 
 def scan(
@@ -27,10 +30,10 @@ def scan(
     config_file: Path | None,
     quiet: bool,
     dry_run: bool,
-    compact: bool = True,
+    compact: bool,
 ) -> int:
     """Run the scan and tell how it went; returns the exit code."""
-    config: ScanConfig = from_toml(config_file, profile) if config_file else profile_config(profile)
+    config = chosen_config(profile, config_file)
     if engine == "local" and ((workers or 1) > 1 or ray_address):
         raise UsageError(
             "--engine local is one worker: leave out --workers and --ray-address, or take --engine ray"
@@ -72,10 +75,6 @@ def tell(request: Request) -> Exit:
         err=True,
     )
     return Exit.SOME_FAILED if any(f.problem for f in forecasts) else Exit.OK
-
-
-_GPU_LIMITS = WorkLimits(unit_bytes=4 << 30, unit_cost=1200.0)
-"""Units that keep a GPU busy: it solves what a core does in 20 minutes within seconds."""
 
 
 def limits_of(device: str) -> WorkLimits:

@@ -11,8 +11,7 @@ from jobs.studies.catalog import STUDIES, chosen
 from jobs.studies.report import write
 from jobs.studies.study import NotAvailable, Report, Study, Verdict, tally
 from jobs.verbs.exitcodes import Exit
-from jobs.verbs.output import emit
-from schemas.errors import UsageError
+from jobs.verbs.output import emit, writing
 
 
 def study(names: Sequence[str], listed: bool, out: Path | None, quick: bool, form: str | None) -> int:
@@ -25,7 +24,9 @@ def study(names: Sequence[str], listed: bool, out: Path | None, quick: bool, for
     reports = run(chosen(names, quick), quick)
     emit(_checks(reports), form, None)
     if out is not None:
-        click.echo(f"report: {_written(reports, out)}", err=True)
+        with writing(out):
+            page = write(reports, out)
+        click.echo(f"report: {page}", err=True)
     _sum_up(reports)
     return exit_code(reports)
 
@@ -58,13 +59,6 @@ def _said(report: Report) -> str:
     if report.outcome is None:
         return f"not run: {report.reason}"
     return f"{report.verdict}, {tally(report.outcome.checks)}: {report.outcome.got}"
-
-
-def _written(reports: Sequence[Report], out: Path) -> Path:
-    try:
-        return write(reports, out)
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror}") from error
 
 
 def _sum_up(reports: Sequence[Report]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from jobs.cli import invoke
+from jobs.engine.progress import Counts
 from jobs.lake.leaderboard import ask
 
 HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_TOKEN_PATH")
@@ -40,6 +41,19 @@ class Scanned:
 
     lake: Path
     ran: Ran
+
+
+class Notes:
+    """A progress that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def update(self, counts: Counts) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def run_cli(*arguments: object) -> Ran:

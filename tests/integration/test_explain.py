@@ -128,6 +128,17 @@ def test_a_tensor_that_is_not_meant_clearly(model, tensor, said, tmp_path):
     assert said in ran.err
 
 
+def test_a_lora_pair_is_refused_with_its_rank(tmp_path):
+    name, random = "base_model.model.layers.0.q_proj", np.random.default_rng(0)
+    factors = {"lora_A": random.standard_normal((8, 64)), "lora_B": random.standard_normal((96, 8))}
+    tensors = {f"{name}.{factor}.weight": values.astype("f4") for factor, values in factors.items()}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    ran = run_cli("explain", tmp_path, f"{name}.lora_A.weight", "--lake", tmp_path / "none")
+    assert ran.code == 1
+    assert "is a LoRA pair of rank 8: `scan` writes its norms" in ran.err
+
+
 def test_a_repository_that_is_not_there(tmp_path):
     with HubServer(tmp_path) as hub:
         ran = run_cli("explain", "acme/none", "w", "--endpoint", hub.endpoint, "--lake", tmp_path / "none")
@@ -140,3 +151,9 @@ def test_a_plot_that_cannot_be_written(model, tmp_path):
     ran = run_cli("explain", model, "layers.0.weight", "--plot", plot, "--lake", tmp_path / "none")
     assert ran.code == 1
     assert "cannot write the plot" in ran.err
+
+
+def test_a_document_that_cannot_be_written(model, tmp_path):
+    ran = run_cli("explain", model, "layers.0.weight", "-o", tmp_path / "no/x.json", "--lake", tmp_path)
+    assert (ran.code, ran.out) == (1, b"")
+    assert "x.json: No such file" in ran.err

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from running import rows
+from running import Notes, rows
 from safetensors.numpy import save_file
 
 from jobs.engine.driver import Request, run_scan
@@ -10,19 +10,6 @@ from schemas.config import ScanConfig
 from schemas.work import Target
 
 COLUMNS = "tensor, status, spectrum_method, device, alpha, n_tail, lambda_max, w_kurtosis"
-
-
-class Notes:
-    """A progress that remembers what it was told."""
-
-    def __init__(self):
-        self.notes = []
-
-    def update(self, counts):
-        pass
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")

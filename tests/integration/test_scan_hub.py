@@ -254,7 +254,8 @@ def test_a_hub_that_is_not_there_fails_every_model_by_name(hub, tmp_path, hasty)
         assert f"{name}: {endpoint} cannot be reached" in failure.message
 
 
-def test_an_endpoint_that_is_no_url_is_the_users_error(tmp_path):
-    ran = run_cli("scan", "acme/base", "--lake", tmp_path / "lake", "--endpoint", "huggingface.co")
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_an_endpoint_that_is_no_url_is_the_users_error(tmp_path, more):
+    ran = run_cli("scan", "acme/base", "--lake", tmp_path / "lake", "--endpoint", "huggingface.co", *more)
     assert ran.code == 1
     assert "endpoint" in ran.err

@@ -6,12 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from running import PATIENCE, differences, rows, run_cli, until
+from running import PATIENCE, Notes, differences, rows, run_cli, until
 from zoo import save_model
 
 from jobs.engine.actors import RayActors
 from jobs.engine.driver import Request, run_scan
-from jobs.engine.progress import Counts
 from jobs.engine.worker import WorkerSettings
 from jobs.hub.server import HubServer
 from schemas.config import ScanConfig, WorkLimits
@@ -45,19 +44,6 @@ def undisturbed(hub, tmp_path_factory):
 def clean(hub):
     yield
     hub.clear()
-
-
-class Notes:
-    """A progress that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def update(self, counts: Counts) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def scan(hub, lake, *, engine="ray", workers=None, display=None):
