@@ -158,8 +158,7 @@ def _sides(ref: MatrixRef) -> dict[str, Any]:
     if len(ref.shape) < 2 or min(ref.shape[:2]) == 0:
         return {}
     m, n = sorted(ref.shape[:2])
-    kernel = 1 if ref.slice_id is not None else ref.kernel_size
-    return {"N": n, "M": m, "Q": n / m, "kernel_size": kernel}
+    return {"N": n, "M": m, "Q": n / m, "kernel_size": ref.slices}
 
 
 def _conv_mode(ref: MatrixRef, config: ScanConfig) -> str | None:

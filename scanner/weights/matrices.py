@@ -280,7 +280,7 @@ def limited(row: MatrixRef, rules: MatrixRules) -> MatrixRef:
     side can be: too small is certain then, too large is not.
     """
     side = min(row.shape[:2])
-    evals = side * (1 if row.slice_id is not None else row.kernel_size)
+    evals = side * row.slices
     if len(row.shape) > 2 and row.shape[1] == 1 and not rules.depthwise:
         return replace(row, skip=SkipReason.SKIP_DEPTHWISE)
     if side < rules.min_side or evals < rules.min_evals:
