@@ -54,7 +54,7 @@ def _more_spectra(row: MatrixRef, config: ScanConfig) -> float:
     stages, pairs = config.stages, 2 if row.partner else 1
     spectrum = row.slices * _solve_seconds(n, m)
     more = 0.0
-    if config.matrices.conv_mode == "fft" and 2 < len(row.shape) <= 4 and not row.lora:
+    if config.matrices.transforms(row.shape):
         more = (2 * pairs - 1) * (_frequencies(row) * COMPLEX_FACTOR * _solve_seconds(n, m) - spectrum)
         spectrum += more
     if stages.null_model:
