@@ -60,6 +60,9 @@ class FileRef:
     content_id: str
     sha256: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.repo} {self.path}"
+
 
 @dataclass(frozen=True, slots=True)
 class TensorRef:

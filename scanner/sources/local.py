@@ -103,7 +103,7 @@ def _fill(readinto: object, buffer: bytearray, file: FileRef, start: int) -> Non
         if not count:
             raise SourceError(
                 FailureKind.SIZE_MISMATCH,
-                f"{file.repo} {file.path}: ends at byte {start + filled}, expected {file.size}: truncated",
+                f"{file}: ends at byte {start + filled}, expected {file.size}: truncated",
                 file=file.path,
             )
         filled += count
@@ -114,7 +114,7 @@ def _check_unchanged(file: FileRef, before: os.stat_result, after: os.stat_resul
     if after.st_size == file.size and after.st_mtime_ns == before.st_mtime_ns:
         return
     kind = FailureKind.ETAG_CHANGED
-    message = f"{file.repo} {file.path}: {kind.sentence}: pinned with {file.size} bytes, now {after.st_size}"
+    message = f"{file}: {kind.sentence}: pinned with {file.size} bytes, now {after.st_size}"
     raise SourceError(kind, message, file=file.path)
 
 

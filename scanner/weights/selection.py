@@ -95,10 +95,6 @@ def choose_files(files: Sequence[FileRef]) -> Selection:
     return Selection(tuple(groups), tuple((file, left_out[file]) for file in unread))
 
 
-def _at(file: FileRef) -> str:
-    return f"{file.repo} {file.path}"
-
-
 def _is_state(path: str) -> bool:
     return _TRAINER_STATE.match(basename(path)) is not None
 
@@ -204,7 +200,7 @@ class _Layout:
         some = parts[min(parts)]
         raise FormatError(
             FailureKind.INDEX_MISMATCH,
-            f"{_at(some)}: expected {total} shards, found {len(parts)} and no index: upload the rest",
+            f"{some}: expected {total} shards, found {len(parts)} and no index: upload the rest",
             file=some.path,
         )
 
