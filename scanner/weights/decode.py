@@ -82,15 +82,20 @@ def to_float64(stored: NDArray[Any], dtype: str) -> FloatArray:
         return np.array(values, dtype=np.float64, order="C")
 
 
+def is_integer(dtype: str) -> bool:
+    """Return whether `dtype` stores integers; bytes of booleans or of small floats are none."""
+    return dtype in _STORED and dtype[0] in "IU"
+
+
 def is_number(dtype: str) -> bool:
     """Return whether `scalar` reads `dtype`."""
-    return dtype in _SUPPORTED or (dtype in _STORED and _STORED[dtype].kind in "iu" and dtype[0] in "IU")
+    return supported(dtype) or is_integer(dtype)
 
 
 def scalar(buffer: bytes | bytearray | memoryview, dtype: str) -> float:
     """The one number of a tensor of one element, an integer or a float. Raises ValueError for other types."""
     stored = as_array(buffer, dtype, (1,))
-    return float(stored[0]) if dtype[0] in "IU" else float(to_float64(stored, dtype)[0])
+    return float(stored[0]) if is_integer(dtype) else float(to_float64(stored, dtype)[0])
 
 
 def _float8(exponent_bits: int, mantissa_bits: int, bias: int, special: Mapping[int, float]) -> FloatArray:
