@@ -4,7 +4,8 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from functools import partial
+from io import FileIO
 from pathlib import Path
 
 from scanner.sources.base import Span
@@ -15,7 +16,6 @@ from schemas.results import FailureKind
 
 _READ = (".safetensors", ".json")
 _LISTED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf")
-_HASH_CHUNK = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -55,7 +55,7 @@ class LocalSource:
                 for start, stop in spans:
                     handle.seek(start)
                     buffer = bytearray(stop - start)
-                    _fill(handle.readinto, buffer, file, start)
+                    _fill(handle, buffer, file, start)
                     _check_unchanged(file, opened, os.fstat(handle.fileno()))
                     yield buffer
         except OSError as error:
@@ -75,13 +75,9 @@ class LocalSource:
         return sorted(p.as_posix() for p in relative if not any(part.startswith(".") for part in p.parts))
 
     def _fingerprint(self, path: str) -> tuple[int, str]:
-        digest = hashlib.blake2b(digest_size=20)
-        size = 0
-        with self._path(path).open("rb") as handle:
-            while chunk := handle.read(_HASH_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-        return size, digest.hexdigest()
+        with self._path(path).open("rb", buffering=0) as handle:
+            digest = hashlib.file_digest(handle, partial(hashlib.blake2b, digest_size=20))
+            return handle.tell(), digest.hexdigest()
 
     def _cached_sha256(self, path: str) -> str | None:
         """The cache stores a file under its sha256 and links to it."""
@@ -93,13 +89,13 @@ class LocalSource:
         readme = self._root / "README.md"
         if self._root.is_file() or not readme.is_file():
             return RepoFacts()
-        return replace(facts_from_readme(readme.read_bytes()), downloads=None, likes=None)
+        return facts_from_readme(readme.read_bytes())
 
 
-def _fill(readinto: object, buffer: bytearray, file: FileRef, start: int) -> None:
+def _fill(handle: FileIO, buffer: bytearray, file: FileRef, start: int) -> None:
     view, filled = memoryview(buffer), 0
     while filled < len(buffer):
-        count = readinto(view[filled:])  # type: ignore[operator]
+        count = handle.readinto(view[filled:])
         if not count:
             raise SourceError(
                 FailureKind.SIZE_MISMATCH,
