@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
+from laid import laid
 
 from scanner.weights.matrices import plan_matrices
 from scanner.weights.pairing import Base, paired
 from scanner.weights.plan import GRAM_RATE, ROW_SECONDS, cost, peak_bytes, plan_units, row_cost
 from schemas.config import MatrixRules, ScanConfig, SpectrumRules, WorkLimits, profile_config
-from schemas.refs import FileRef, RepoRef, TensorRef
+from schemas.refs import FileRef, RepoRef
 
 REPO = RepoRef("owner/name", "a" * 40)
 CONFIG = ScanConfig()
@@ -17,11 +17,7 @@ CONFIG = ScanConfig()
 
 def matrices(*shapes, conv_mode="pool", repo=REPO, content="content"):
     file = FileRef(repo, "model.safetensors", 1 << 20, content)
-    tensors, at = [], 100
-    for i, shape in enumerate(shapes):
-        stop = at + 4 * int(np.prod(shape))
-        tensors.append(TensorRef(file, f"layer{i}.conv.weight", "F32", shape, at, stop))
-        at = stop
+    tensors = laid({f"layer{i}.conv.weight": ("F32", *shape) for i, shape in enumerate(shapes)}, file)
     return plan_matrices(tensors, MatrixRules(conv_mode=conv_mode))
 
 
