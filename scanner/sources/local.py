@@ -8,15 +8,13 @@ from functools import partial
 from io import FileIO
 from pathlib import Path
 
-from scanner.sources.base import Span
+from scanner.sources.base import COMMIT, READ, Span
 from scanner.sources.card import facts_from_readme
 from schemas.errors import SourceError
 from schemas.refs import FileRef, RepoFacts, RepoRef, Repository
 from schemas.results import FailureKind
 
-_READ = (".safetensors", ".json")
 _LISTED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class LocalSource:
@@ -28,14 +26,14 @@ class LocalSource:
     def repository(self, repo_id: str, revision: str | None = None) -> Repository:
         """Pin the folder to its content and list its files. Raises SourceError if it can't be read."""
         try:
-            contents = {path: self._fingerprint(path) for path in self._paths(_READ)}
+            contents = {path: self._fingerprint(path) for path in self._paths(READ)}
             unread = {
                 path: (self._path(path).stat().st_size, f"unread {path}") for path in self._paths(_LISTED)
             }
         except OSError as error:
             raise _unreadable(self._root, error) from error
         name = self._root.name
-        pinned = name if _COMMIT.fullmatch(name) else _combined(contents)
+        pinned = name if COMMIT.fullmatch(name) else _combined(contents)
         ref = RepoRef(repo_id=repo_id, revision=pinned)
         files = tuple(
             FileRef(ref, path, size, content, self._cached_sha256(path))
