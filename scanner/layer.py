@@ -41,7 +41,6 @@ from schemas.results import (
 )
 from schemas.rows import LayerMetrics
 
-_MOST_FOURIER_AXES = 4
 _SVD_UP_TO_SIDE = 32
 _UNCOUNTED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LM_HEAD, Role.LORA})
 
@@ -158,21 +157,15 @@ def _sides(ref: MatrixRef) -> dict[str, Any]:
     if len(ref.shape) < 2 or min(ref.shape[:2]) == 0:
         return {}
     m, n = sorted(ref.shape[:2])
-    kernel = 1 if ref.slice_id is not None else ref.kernel_size
-    return {"N": n, "M": m, "Q": n / m, "kernel_size": kernel}
+    return {"N": n, "M": m, "Q": n / m, "kernel_size": ref.slices}
 
 
 def _conv_mode(ref: MatrixRef, config: ScanConfig) -> str | None:
     if len(ref.shape) > 2:
-        pooled = "fft" if _transformed(ref.shape, config) else "pool"
+        pooled = "fft" if config.matrices.transforms(ref.shape) else "pool"
         return pooled if ref.slice_id is None else "slice"
     of_conv = ref.role is Role.CONV or (ref.lora is not None and len(ref.tensor.shape) > 2)
     return "flatten" if of_conv else None
-
-
-def _transformed(shape: tuple[int, ...], config: ScanConfig) -> bool:
-    """Whether a convolution is seen as the map it is, not as its slices."""
-    return config.matrices.conv_mode == "fft" and 2 < len(shape) <= _MOST_FOURIER_AXES
 
 
 def _base(ref: MatrixRef) -> dict[str, Any]:
@@ -196,7 +189,7 @@ def spectrum_of(
 ) -> Spectrum:
     """The eigenvalues of one row as `config` wants them; see `spectra.eigen.solve`."""
     rules = config.spectrum
-    if _transformed(weights.shape, config):
+    if config.matrices.transforms(weights.shape):
         return fourier_spectrum(weights, method=method or rules.method, observe=observe)
     return eigen.solve(weights, method=method or rules.method, block=rules.block, observe=observe, keep=keep)
 
@@ -327,7 +320,7 @@ def _shapes(weights: eigen.Weights, spectrum: Spectrum, tail: TailFit, config: S
     found: dict[str, Any] = {}
     if config.stages.quantiles:
         found["esd_quantiles"] = esd_quantiles(spectrum.evals, config.tail)
-    if config.stages.vectors and tail.xmin is not None and not _transformed(weights.shape, config):
+    if config.stages.vectors and tail.xmin is not None and not config.matrices.transforms(weights.shape):
         found |= _columns(vector_entropies(weights, tail.xmin))
     return found
 
@@ -352,7 +345,7 @@ def null_block(ref: MatrixRef, weights: eigen.Weights, own: Anatomy, config: Sca
 def _ww_asks(ref: MatrixRef, config: ScanConfig) -> bool:
     """Whether the row is one of WeightWatcher's."""
     shape = ref.tensor.shape
-    if config.profile != "weightwatcher" or ref.shape != shape or _transformed(shape, config):
+    if config.profile != "weightwatcher" or ref.shape != shape or config.matrices.transforms(shape):
         return False
     return ww_has_row(shape, ref.tensor.name, pool=ref.slice_id is None)
 

@@ -75,8 +75,7 @@ def ahead(
 def device_seconds(ref: MatrixRef, multiprocessors: int) -> float:
     """Estimated seconds of a float64 solve on a card weak in float64: two units a multiprocessor, 1.5 GHz."""
     m, n = sorted(ref.shape[:2])
-    slices = 1 if ref.slice_id is not None else ref.kernel_size
-    flops = slices * (2 * n * m**2 + 4 / 3 * m**3)
+    flops = ref.slices * (2 * n * m**2 + 4 / 3 * m**3)
     return flops / (multiprocessors * 4 * 1.5e9) + m * _LAUNCH_SECONDS
 
 

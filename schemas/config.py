@@ -22,6 +22,7 @@ ConvMode = Literal["pool", "slice", "flatten", "fft"]
 Count = Annotated[int, Ge(1)]
 """A number that a TOML file may not set below one."""
 
+_MOST_FOURIER_AXES = 4
 _STRICT: Any = {"extra": "forbid", "strict": False, "allow_inf_nan": False}
 
 
@@ -43,6 +44,10 @@ class MatrixRules:
     conv_mode: ConvMode = "pool"
     depthwise: bool = False
     as_stored: bool = False
+
+    def transforms(self, shape: tuple[int, ...]) -> bool:
+        """Whether weights of `shape` are seen as the linear map they are, not as slices of a kernel."""
+        return self.conv_mode == "fft" and 2 < len(shape) <= _MOST_FOURIER_AXES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

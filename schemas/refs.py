@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import prod
 from typing import Any
 
 from schemas.results import BaseStatus, Role, Scheme, SkipReason
@@ -58,6 +59,9 @@ class FileRef:
     size: int
     content_id: str
     sha256: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.repo} {self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +180,13 @@ class MatrixRef:
 
     @property
     def kernel_size(self) -> int:
-        """Number of slices pooled in the row; 1 for a 2-D matrix."""
-        size = 1
-        for k in self.shape[2:]:
-            size *= k
-        return size
+        """Positions of the kernel; 1 for a 2-D matrix."""
+        return prod(self.shape[2:])
+
+    @property
+    def slices(self) -> int:
+        """Number of slices pooled in the row: every position of the kernel, or the one that it stands for."""
+        return 1 if self.slice_id is not None else self.kernel_size
 
     @property
     def others(self) -> tuple[TensorRef, ...]:

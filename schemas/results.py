@@ -140,7 +140,7 @@ class Stage(StrEnum):
 
 
 class BlockStatus(StrEnum):
-    """Outcome of one block of columns of a row (bulk, null, alternatives, base)."""
+    """Outcome of one block of columns of a row (bulk, null, alternatives)."""
 
     OK = "ok"
     OFF = "off"

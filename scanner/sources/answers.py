@@ -27,8 +27,7 @@ def file_error(
     file: FileRef, kind: FailureKind, reason: str, status: int | None = None, *, retryable: bool = False
 ) -> SourceError:
     """A SourceError that names repository, commit and file before `reason`."""
-    message = f"{file.repo} {file.path}: {reason}"
-    return SourceError(kind, message, file=file.path, http_status=status, retryable=retryable)
+    return SourceError(kind, f"{file}: {reason}", file=file.path, http_status=status, retryable=retryable)
 
 
 def refusal(

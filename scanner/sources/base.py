@@ -1,5 +1,6 @@
 """The one interface behind which a hub, a folder and a state dict look alike."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -7,6 +8,12 @@ from schemas.refs import FileRef, Repository
 
 Span = tuple[int, int]
 """Absolute byte offsets (start, stop) in a file."""
+
+READ = (".safetensors", ".json")
+"""Endings of the files that a scan may read; others are at most listed."""
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A whole commit hash, which is what repositories are pinned to."""
 
 
 class Source(Protocol):

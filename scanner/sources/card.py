@@ -50,7 +50,11 @@ class _NoAliases(yaml.SafeLoader):
 
 
 def facts_from_readme(readme: bytes) -> RepoFacts:
-    """The facts that the front matter of a README.md states."""
+    """The facts that the front matter of a README.md states: a YAML mapping between leading `---` lines.
+
+    Evaluation results (`model-index`) are read apart from the rest, for they are most of a large card. What
+    is above its bound (64 KiB, results 256 KiB), or uses aliases, or is no YAML, counts as not there.
+    """
     card, evaluations = _parts(readme)
     results = _mapping(_yaml(evaluations, MAX_EVALUATIONS)).get("model-index")
     return facts_from_card(_mapping(_yaml(card, MAX_FRONT_MATTER)), {"model_index": results})
@@ -78,16 +82,6 @@ def facts_from_card(card: object, info: Mapping[str, object] | None = None) -> R
         scores=_scores(info.get("model_index") or stated.get("model-index")),
         card=bounded_card(stated),
     )
-
-
-def front_matter(readme: bytes) -> dict[str, Any]:
-    """The YAML mapping between the leading `---` lines; empty where there is none to be read.
-
-    Evaluation results (`model-index`) are left out: they are most of a large card. What is then above
-    64 KiB, or uses aliases, or is no YAML, counts as no card.
-    """
-    card, _ = _parts(readme)
-    return _mapping(_yaml(card, MAX_FRONT_MATTER))
 
 
 def bounded_card(card: Mapping[Any, Any]) -> dict[str, Any]:

@@ -247,7 +247,7 @@ class Fetcher:
             raise file_error(file, FailureKind.SIZE_MISMATCH, reason, status)
         if status not in (200, 206):
             wait = self._limit_reset(headers) if status == 429 else 0.0
-            raise refusal(status, headers, f"{file.repo} {file.path}", file=file.path, wait=wait)
+            raise refusal(status, headers, str(file), file=file.path, wait=wait)
         if place.authorised:
             check_link(file, headers)
         origin = Origin.of(place.url)

@@ -1,6 +1,5 @@
 """Models on a hub: huggingface_hub lists a repository once, the range reader streams its files."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from huggingface_hub import HfApi, ModelInfo, get_token
@@ -14,7 +13,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 )
 
 from scanner.sources.answers import refusal
-from scanner.sources.base import Span
+from scanner.sources.base import COMMIT, READ, Span
 from scanner.sources.card import facts_from_card
 from scanner.sources.fetch import Fetcher
 from scanner.sources.rangereader import RangeReader
@@ -23,8 +22,6 @@ from schemas.errors import SourceError
 from schemas.refs import FileRef, RepoRef, Repository, is_safe_path
 from schemas.results import FailureKind
 
-_READ = (".safetensors", ".json")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _UNSTATED_LIMIT = 10.0
 
 
@@ -123,9 +120,9 @@ class HubSource:
 
 def _repository(info: ModelInfo, revision: str | None) -> Repository:
     commit = info.sha
-    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+    if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
         raise SourceError(FailureKind.HTTP_ERROR, f"{info.id}: the hub names no commit, but {commit!r:.60}")
-    if revision is not None and _COMMIT.fullmatch(revision) and commit != revision:
+    if revision is not None and COMMIT.fullmatch(revision) and commit != revision:
         reason = f"{info.id}: asked for commit {revision}, the hub gave {commit}"
         raise SourceError(FailureKind.ETAG_CHANGED, reason)
     ref = RepoRef(info.id, commit)
@@ -139,11 +136,11 @@ def _file(ref: RepoRef, sibling: RepoSibling) -> FileRef | None:
     """The listed file, or None for one that cannot be named or sized and that no scan reads."""
     path, size = sibling.rfilename, sibling.size
     if not is_safe_path(path):
-        if path.endswith(_READ):
+        if path.endswith(READ):
             raise _unsafe(ref, path)
         return None
     if type(size) is not int or size < 0:
-        if path.endswith(_READ):
+        if path.endswith(READ):
             reason = f"{ref} {path}: the hub states no size"
             raise SourceError(FailureKind.SIZE_MISMATCH, reason, file=path)
         return None

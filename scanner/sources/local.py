@@ -4,19 +4,17 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from functools import partial
+from io import FileIO
 from pathlib import Path
 
-from scanner.sources.base import Span
+from scanner.sources.base import COMMIT, READ, Span
 from scanner.sources.card import facts_from_readme
 from schemas.errors import SourceError
 from schemas.refs import FileRef, RepoFacts, RepoRef, Repository
 from schemas.results import FailureKind
 
-_READ = (".safetensors", ".json")
 _LISTED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf")
-_HASH_CHUNK = 1 << 20
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class LocalSource:
@@ -28,14 +26,14 @@ class LocalSource:
     def repository(self, repo_id: str, revision: str | None = None) -> Repository:
         """Pin the folder to its content and list its files. Raises SourceError if it can't be read."""
         try:
-            contents = {path: self._fingerprint(path) for path in self._paths(_READ)}
+            contents = {path: self._fingerprint(path) for path in self._paths(READ)}
             unread = {
                 path: (self._path(path).stat().st_size, f"unread {path}") for path in self._paths(_LISTED)
             }
         except OSError as error:
             raise _unreadable(self._root, error) from error
         name = self._root.name
-        pinned = name if _COMMIT.fullmatch(name) else _combined(contents)
+        pinned = name if COMMIT.fullmatch(name) else _combined(contents)
         ref = RepoRef(repo_id=repo_id, revision=pinned)
         files = tuple(
             FileRef(ref, path, size, content, self._cached_sha256(path))
@@ -55,7 +53,7 @@ class LocalSource:
                 for start, stop in spans:
                     handle.seek(start)
                     buffer = bytearray(stop - start)
-                    _fill(handle.readinto, buffer, file, start)
+                    _fill(handle, buffer, file, start)
                     _check_unchanged(file, opened, os.fstat(handle.fileno()))
                     yield buffer
         except OSError as error:
@@ -75,13 +73,9 @@ class LocalSource:
         return sorted(p.as_posix() for p in relative if not any(part.startswith(".") for part in p.parts))
 
     def _fingerprint(self, path: str) -> tuple[int, str]:
-        digest = hashlib.blake2b(digest_size=20)
-        size = 0
-        with self._path(path).open("rb") as handle:
-            while chunk := handle.read(_HASH_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-        return size, digest.hexdigest()
+        with self._path(path).open("rb", buffering=0) as handle:
+            digest = hashlib.file_digest(handle, partial(hashlib.blake2b, digest_size=20))
+            return handle.tell(), digest.hexdigest()
 
     def _cached_sha256(self, path: str) -> str | None:
         """The cache stores a file under its sha256 and links to it."""
@@ -93,17 +87,17 @@ class LocalSource:
         readme = self._root / "README.md"
         if self._root.is_file() or not readme.is_file():
             return RepoFacts()
-        return replace(facts_from_readme(readme.read_bytes()), downloads=None, likes=None)
+        return facts_from_readme(readme.read_bytes())
 
 
-def _fill(readinto: object, buffer: bytearray, file: FileRef, start: int) -> None:
+def _fill(handle: FileIO, buffer: bytearray, file: FileRef, start: int) -> None:
     view, filled = memoryview(buffer), 0
     while filled < len(buffer):
-        count = readinto(view[filled:])  # type: ignore[operator]
+        count = handle.readinto(view[filled:])
         if not count:
             raise SourceError(
                 FailureKind.SIZE_MISMATCH,
-                f"{file.repo} {file.path}: ends at byte {start + filled}, expected {file.size}: truncated",
+                f"{file}: ends at byte {start + filled}, expected {file.size}: truncated",
                 file=file.path,
             )
         filled += count
@@ -114,7 +108,7 @@ def _check_unchanged(file: FileRef, before: os.stat_result, after: os.stat_resul
     if after.st_size == file.size and after.st_mtime_ns == before.st_mtime_ns:
         return
     kind = FailureKind.ETAG_CHANGED
-    message = f"{file.repo} {file.path}: {kind.sentence}: pinned with {file.size} bytes, now {after.st_size}"
+    message = f"{file}: {kind.sentence}: pinned with {file.size} bytes, now {after.st_size}"
     raise SourceError(kind, message, file=file.path)
 
 

@@ -133,4 +133,4 @@ def _check_spans(file: FileRef, spans: Sequence[Span]) -> None:
             raise file_error(file, FailureKind.SIZE_MISMATCH, reason)
     for (_, stop), (start, _) in pairwise(spans):
         if start < stop:
-            raise ValueError(f"{file.repo} {file.path}: spans overlap or do not ascend at byte {start}")
+            raise ValueError(f"{file}: spans overlap or do not ascend at byte {start}")

@@ -130,7 +130,6 @@ class Connection(http.client.HTTPConnection):
     ) -> None:
         super().__init__(origin.host, origin.port, timeout=policy.connect_timeout)
         self.origin = origin
-        self.served = 0
         self._policy = policy
         self._tls = tls
         self._public_only = public_only

@@ -62,7 +62,7 @@ class _Parts:
     def whole(self, part: str) -> NDArray[np.int64]:
         """A companion of integers."""
         dtype = self._tensors[part].dtype
-        if decode.supported(dtype) or not decode.is_number(dtype):
+        if not decode.is_integer(dtype):
             raise _misfit(f"its {part} is stored as {dtype}")
         return self.raw(part).astype(np.int64)
 
@@ -85,10 +85,7 @@ def open_codes(ref: MatrixRef, codes: Buffer, companions: Mapping[str, Buffer]) 
 def _gptq(parts: _Parts) -> QuantisedWeights:
     outer, inner = parts.ref.shape
     scales, bits = parts.numbers("scale"), parts.packing.bits
-    if "index" in parts:
-        groups = parts.whole("index")
-    else:
-        groups = np.arange(inner) // ceil(inner / len(scales))
+    groups = parts.whole("index") if "index" in parts else dequant.even_groups(inner, len(scales))
     _require_inside(groups, len(scales), "g_idx")
     return dequant.gptq(
         parts.words(ceil(inner * bits / 32), outer),

@@ -6,14 +6,13 @@ safetensors dtype string travels beside the array.
 
 from collections.abc import Mapping, Sequence
 from math import inf, nan, prod
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scanner.weights.packing import small_float
 from schemas.results import FloatArray
-
-_Float = TypeVar("_Float", np.float32, np.float64)
 
 _STORED: Final[Mapping[str, np.dtype[Any]]] = {
     "F64": np.dtype("<f8"),
@@ -46,7 +45,7 @@ def is_float(dtype: str) -> bool:
 
 
 def supported(dtype: str) -> bool:
-    """Return whether `to_float64` and `to_float32` decode `dtype`."""
+    """Return whether `to_float64` decodes `dtype`."""
     return dtype in _SUPPORTED
 
 
@@ -72,50 +71,42 @@ def to_float64(stored: NDArray[Any], dtype: str) -> FloatArray:
     element and one temporary of the block; call it block by block. Raises ValueError if `dtype` is not
     supported or not that of the array.
     """
-    return _decode(stored, dtype, np.float64)
+    if dtype not in _SUPPORTED:
+        raise ValueError(f"dtype {dtype!r} is not decoded, expected one of {', '.join(_SUPPORTED)}")
+    if stored.dtype != _STORED[dtype]:
+        raise ValueError(f"array of {stored.dtype} is not stored {dtype}, expected {_STORED[dtype]}")
+    if dtype in _FLOAT8:
+        return np.array(_FLOAT8[dtype][stored], order="C", copy=None)
+    values = np.left_shift(stored, 16, dtype=np.uint32).view(np.float32) if dtype == "BF16" else stored
+    with np.errstate(invalid="ignore"):  # a signalling NaN is data here, not an accident
+        return np.array(values, dtype=np.float64, order="C")
 
 
-def to_float32(stored: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """Decode as `to_float64` does, to float32: exact except F64, which is rounded (inf beyond the range)."""
-    return _decode(stored, dtype, np.float32)
+def is_integer(dtype: str) -> bool:
+    """Return whether `dtype` stores integers; bytes of booleans or of small floats are none."""
+    return dtype in _STORED and dtype[0] in "IU"
 
 
 def is_number(dtype: str) -> bool:
     """Return whether `scalar` reads `dtype`."""
-    return dtype in _SUPPORTED or (dtype in _STORED and _STORED[dtype].kind in "iu" and dtype[0] in "IU")
+    return supported(dtype) or is_integer(dtype)
 
 
 def scalar(buffer: bytes | bytearray | memoryview, dtype: str) -> float:
     """The one number of a tensor of one element, an integer or a float. Raises ValueError for other types."""
     stored = as_array(buffer, dtype, (1,))
-    return float(stored[0]) if dtype[0] in "IU" else float(to_float64(stored, dtype)[0])
+    return float(stored[0]) if is_integer(dtype) else float(to_float64(stored, dtype)[0])
 
 
-def _float8_table(bits: int, bias: int, special: Mapping[int, float]) -> FloatArray:
-    """Values of all 256 codes of a float with `bits` mantissa bits; `special` holds its Inf and NaN codes."""
-    code = np.arange(128)
-    exponent, mantissa = code >> bits, (code & (2**bits - 1)) / 2**bits
-    table = np.where(exponent == 0, mantissa * 2.0 ** (1 - bias), (1 + mantissa) * 2.0 ** (exponent - bias))
-    for index, value in special.items():
-        table[index] = value
-    return np.concatenate([table, -table])
+def _float8(exponent_bits: int, mantissa_bits: int, bias: int, special: Mapping[int, float]) -> FloatArray:
+    """Values of all 256 codes; `special` holds the Inf and NaN among them, without a sign."""
+    table = small_float(exponent_bits, mantissa_bits, bias)
+    for code, value in special.items():
+        table[[code, code + 128]] = value, -value
+    return table
 
 
 _FLOAT8: Final = {
-    "F8_E4M3": _float8_table(bits=3, bias=7, special={0x7F: nan}),
-    "F8_E5M2": _float8_table(bits=2, bias=15, special={0x7C: inf, 0x7D: nan, 0x7E: nan, 0x7F: nan}),
+    "F8_E4M3": _float8(4, 3, bias=7, special={0x7F: nan}),
+    "F8_E5M2": _float8(5, 2, bias=15, special={0x7C: inf, 0x7D: nan, 0x7E: nan, 0x7F: nan}),
 }
-
-
-def _decode(stored: NDArray[Any], dtype: str, target: type[_Float]) -> NDArray[_Float]:
-    if dtype not in _SUPPORTED:
-        raise ValueError(f"dtype {dtype!r} is not decoded, expected one of {', '.join(_SUPPORTED)}")
-    if stored.dtype != _STORED[dtype]:
-        raise ValueError(f"array of {stored.dtype} is not stored {dtype}, expected {_STORED[dtype]}")
-    values = stored
-    if dtype == "BF16":
-        values = np.left_shift(stored, 16, dtype=np.uint32).view(np.float32)
-    elif dtype in _FLOAT8:
-        values = _FLOAT8[dtype].astype(target)[stored]
-    with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN is data here, not an accident
-        return np.array(values, dtype=target, order="C", copy=None if dtype in _FLOAT8 else True)

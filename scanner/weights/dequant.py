@@ -5,7 +5,7 @@ and the group of columns that (r, c) lies in. The schemes differ in how codes ar
 out. W is [out, in], whichever way the codes are stored. Only the block asked for is unpacked.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -105,6 +105,11 @@ class Dequantised:
             return np.ascontiguousarray(found * self.scales[at])
 
 
+def even_groups(length: int, groups: int) -> Groups:
+    """Groups of equal length, but for a shorter last one."""
+    return np.arange(length) // -(-length // groups)
+
+
 def scaled(codes: Codes, scales: FloatArray, zeros: FloatArray | None = None) -> Dequantised:
     """One scale for each cell of an even grid over W: whole tensor, rows, column groups or blocks.
 
@@ -116,8 +121,8 @@ def scaled(codes: Codes, scales: FloatArray, zeros: FloatArray | None = None) ->
         codes=codes,
         scales=grid,
         zeros=None if zeros is None else _grid(zeros),
-        row_groups=_even(rows, grid.shape[0]),
-        column_groups=_even(columns, grid.shape[1]),
+        row_groups=even_groups(rows, grid.shape[0]),
+        column_groups=even_groups(columns, grid.shape[1]),
     )
 
 
@@ -166,7 +171,7 @@ def awq(qweight: NDArray[np.uint32], qzeros: NDArray[np.uint32], scales: FloatAr
         scales=scales.T,
         zeros=zeros.T.astype(np.float64),
         row_groups=np.arange(rows),
-        column_groups=_even(qweight.shape[0], scales.shape[0]),
+        column_groups=even_groups(qweight.shape[0], scales.shape[0]),
     )
 
 
@@ -184,15 +189,7 @@ def pack_quantized(
     offset = 1 << (bits - 1)
     codes = PackedCodes(words=packed, length=columns, order=order, bits=bits, offset=offset)
     even = scaled(codes, scales, zeros)
-    if groups is None:
-        return even
-    return Dequantised(
-        codes=codes,
-        scales=even.scales,
-        zeros=even.zeros,
-        row_groups=even.row_groups,
-        column_groups=groups,
-    )
+    return even if groups is None else replace(even, column_groups=groups)
 
 
 def float4(packed: NDArray[np.uint8], scales: FloatArray) -> Dequantised:
@@ -248,8 +245,3 @@ def nested_scales(
 def _grid(values: FloatArray) -> FloatArray:
     """() and [1] -> [1, 1]; [out] -> [out, 1]; a grid as it is."""
     return values if values.ndim == 2 else values.reshape(-1, 1)
-
-
-def _even(length: int, groups: int) -> Groups:
-    """Groups of equal length, but for a shorter last one."""
-    return np.arange(length) // -(-length // groups)

@@ -86,9 +86,8 @@ def _layout(
         return _gate_up(shape, settings)
     if role is not Role.QKV:
         return None
-    if name.endswith("in_proj_weight"):
-        return _thirds(shape) if shape[0] == 3 * shape[1] else None
-    if name.removesuffix(".weight").endswith("attn.qkv") and _is_vision(settings):
+    of_vision = name.removesuffix(".weight").endswith("attn.qkv") and _is_vision(settings)
+    if of_vision or name.endswith("in_proj_weight"):
         return _thirds(shape) if shape[0] == 3 * shape[1] else None
     family, sizes = _QKV.get(model_type(settings)), heads(settings)
     return family(sizes, shape, settings) if family and sizes else None
@@ -131,12 +130,10 @@ def _codegen(of: Heads, shape: Sequence[int], settings: Mapping[str, Any]) -> La
 def _falcon(of: Heads, shape: Sequence[int], settings: Mapping[str, Any]) -> Layout:
     if settings.get("new_decoder_architecture") is True:
         return _by_group(of, shape, settings)
-    if settings.get("multi_query", True) is True:
-        return _blocks(of._replace(kv=1), shape, settings)
-    return _by_head(of, shape, settings)
+    return _multi_query(of, shape, settings)
 
 
-def _bigcode(of: Heads, shape: Sequence[int], settings: Mapping[str, Any]) -> Layout:
+def _multi_query(of: Heads, shape: Sequence[int], settings: Mapping[str, Any]) -> Layout:
     if settings.get("multi_query", True) is True:
         return _blocks(of._replace(kv=1), shape, settings)
     return _by_head(of, shape, settings)
@@ -154,7 +151,7 @@ _QKV: Mapping[str, _Family] = {
     **dict.fromkeys("gpt_neox gpt_neox_japanese bloom persimmon deberta".split(), _by_head),
     **dict.fromkeys("falcon RefinedWeb RefinedWebModel".split(), _falcon),
     **dict.fromkeys("gpt2 openai-gpt imagegpt decision_transformer jais".split(), _columns),
-    "gpt_bigcode": _bigcode,
+    "gpt_bigcode": _multi_query,
     "internlm2": _by_group,
     "codegen": _codegen,
     "chatglm": _chatglm,

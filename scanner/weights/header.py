@@ -70,7 +70,7 @@ def header_length(first8: bytes, file: FileRef, limit: int = MAX_HEADER) -> int:
     if first8.startswith(_LFS_POINTER):
         raise FormatError(
             FailureKind.LFS_POINTER,
-            f"{file.repo} {file.path}: a Git LFS pointer of {file.size} bytes where weights are expected: "
+            f"{file}: a Git LFS pointer of {file.size} bytes where weights are expected: "
             "fetch the file with `git lfs pull`",
             file=file.path,
         )
@@ -108,7 +108,7 @@ def parse_header(raw: bytes, file: FileRef) -> Header:
 
 
 def _fail(file: FileRef, message: str, tensor: str | None = None) -> NoReturn:
-    where = f"{file.repo} {file.path}" if tensor is None else f"{file.repo} {file.path} {tensor!a}"
+    where = str(file) if tensor is None else f"{file} {tensor!a}"
     raise FormatError(FailureKind.BAD_HEADER, f"{where}: {message}", file=file.path, tensor=tensor)
 
 

@@ -40,19 +40,15 @@ def shards_of_index(index_json: bytes, group: WeightGroup, files: Iterable[FileR
     shards = {name: _shard(name, index, tree) for name in sorted(set(weight_map.values()))}
     chosen = tuple(shards.values())
     unnamed = sorted(file.path for file in set(group.files) - set(chosen))
-    problems = tuple(f"{_at(index)} does not name {path!a}" for path in unnamed)
+    problems = tuple(f"{index} does not name {path!a}" for path in unnamed)
     return IndexedShards(chosen, {tensor: shards[name] for tensor, name in weight_map.items()}, problems)
-
-
-def _at(file: FileRef) -> str:
-    return f"{file.repo} {file.path}"
 
 
 def _weight_map(index_json: bytes, index: FileRef) -> dict[str, str]:
     if index_json.startswith(b"version "):
         raise FormatError(
             FailureKind.LFS_POINTER,
-            f"{_at(index)}: a Git LFS pointer where an index is expected: fetch the file with `git lfs pull`",
+            f"{index}: a Git LFS pointer where an index is expected: fetch the file with `git lfs pull`",
             file=index.path,
         )
     if len(index_json) > MAX_INDEX:
@@ -81,7 +77,7 @@ def _parsed(index_json: bytes, index: FileRef) -> dict[str, Any]:
 
 
 def _fail_index(index: FileRef, message: str) -> NoReturn:
-    raise FormatError(FailureKind.INDEX_MISMATCH, f"{_at(index)} {message}", file=index.path)
+    raise FormatError(FailureKind.INDEX_MISMATCH, f"{index} {message}", file=index.path)
 
 
 def _shard(name: str, index: FileRef, tree: Mapping[str, FileRef]) -> FileRef:
@@ -89,7 +85,7 @@ def _shard(name: str, index: FileRef, tree: Mapping[str, FileRef]) -> FileRef:
     if not _INDEXED_NAME.fullmatch(name) or not is_safe_path(name):
         raise FormatError(
             FailureKind.UNSAFE_PATH,
-            f"{_at(index)} names the shard {ascii(name)[:80]}, expected a relative path to a *.safetensors",
+            f"{index} names the shard {ascii(name)[:80]}, expected a relative path to a *.safetensors",
             file=index.path,
         )
     shard = tree.get(join(dirname(index.path), name))

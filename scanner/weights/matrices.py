@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scanner.weights import decode
 from scanner.weights.config import settings_of
+from scanner.weights.experts import experts
 from scanner.weights.fused import Part, fused_parts, is_ambiguous
 from scanner.weights.lora import Place, lora_pairs, place_of
 from scanner.weights.quant import name_of_weights, rows_of_codes
@@ -219,9 +220,9 @@ def _stack(row: MatrixRef, model: _Model) -> Iterator[MatrixRef]:
     """The experts of a stack, each a row; anything else as one, without a leading axis that holds nothing."""
     if (count := _stacked_rows(row, model)) and row.shape[0] % count == 0:
         row = replace(row, shape=(count, row.shape[0] // count, row.shape[1]))
-        yield from _experts(row)
+        yield from experts(row)
     elif _is_stack(row.tensor):
-        yield from _experts(row)
+        yield from experts(row)
     else:
         yield _squeezed(row)
 
@@ -245,15 +246,6 @@ def _is_stack(tensor: TensorRef) -> bool:
 
 def _says_conv(tensor: TensorRef) -> bool:
     return "conv" in tensor.name.lower()
-
-
-def _experts(stack: MatrixRef) -> Iterator[MatrixRef]:
-    count, *side = stack.shape
-    each = (stack.stop - stack.start) // count
-    kind = Role.OTHER if stack.role is Role.CONV else stack.role
-    for e in range(count):
-        start = stack.start + e * each
-        yield replace(stack, shape=tuple(side), start=start, stop=start + each, expert_id=e, role=kind)
 
 
 def _squeezed(row: MatrixRef) -> MatrixRef:
@@ -280,7 +272,7 @@ def limited(row: MatrixRef, rules: MatrixRules) -> MatrixRef:
     side can be: too small is certain then, too large is not.
     """
     side = min(row.shape[:2])
-    evals = side * (1 if row.slice_id is not None else row.kernel_size)
+    evals = side * row.slices
     if len(row.shape) > 2 and row.shape[1] == 1 and not rules.depthwise:
         return replace(row, skip=SkipReason.SKIP_DEPTHWISE)
     if side < rules.min_side or evals < rules.min_evals:

@@ -37,7 +37,7 @@ def cost(row: MatrixRef, method: str) -> float:
     m, n = sorted(row.shape[:2])
     if row.lora:
         return 2 * (m + n) * row.lora.rank**2 / EIGEN_RATE + ROW_SECONDS
-    spectrum = _slices(row) * _solve_seconds(n, m)
+    spectrum = row.slices * _solve_seconds(n, m)
     own = spectrum * (min(1 + m / SVD_SIDE, SVD_MOST) if method == "svd" else 1.0) + ROW_SECONDS
     return own + (PAIR_FACTOR * (spectrum + ROW_SECONDS) if row.partner else 0.0)
 
@@ -52,13 +52,13 @@ def _more_spectra(row: MatrixRef, config: ScanConfig) -> float:
     """Seconds of stages that solve, or shuffle, the matrix again, or its windows, or its transform."""
     m, n = sorted(row.shape[:2])
     stages, pairs = config.stages, 2 if row.partner else 1
-    spectrum = (1 if row.lora else _slices(row)) * _solve_seconds(n, m)
+    spectrum = row.slices * _solve_seconds(n, m)
     more = 0.0
-    if config.matrices.conv_mode == "fft" and 2 < len(row.shape) <= 4 and not row.lora:
+    if config.matrices.transforms(row.shape):
         more = (2 * pairs - 1) * (_frequencies(row) * COMPLEX_FACTOR * _solve_seconds(n, m) - spectrum)
         spectrum += more
     if stages.null_model:
-        more += pairs * (spectrum + SHUFFLE_SECONDS * m * n * _slices(row))
+        more += pairs * (spectrum + SHUFFLE_SECONDS * m * n * row.slices)
     if stages.vectors:
         more += VECTORS_FACTOR * spectrum
     if stages.cka and row.partner:
@@ -68,7 +68,7 @@ def _more_spectra(row: MatrixRef, config: ScanConfig) -> float:
 
 def _more_fits(row: MatrixRef, config: ScanConfig) -> float:
     """Seconds of stages that look at the eigenvalues or vectors alone."""
-    stages, evals = config.stages, min(row.shape[:2]) * _slices(row)
+    stages, evals = config.stages, min(row.shape[:2]) * row.slices
     more = FITS_SECONDS * (stages.alternatives + stages.estimators)
     more += stages.bootstrap * (REPLICATE_SECONDS + REPLICATE_EVAL * evals)
     return more + (VECTOR_SECONDS * evals if stages.vectors else 0.0)
@@ -79,15 +79,11 @@ def _windows(row: MatrixRef) -> float:
     m, n = sorted(row.shape[:2])
     side = min(m, 256)
     count = prod(1 if length == side else max(2, min(4, -(-length // side))) for length in (m, n))
-    return _slices(row) * count * _solve_seconds(side, side)
+    return row.slices * count * _solve_seconds(side, side)
 
 
 def _solve_seconds(n: int, m: int) -> float:
     return n * m**2 / GRAM_RATE + 4 / 3 * m**3 / EIGEN_RATE + EIGEN_SQUARE * m**2
-
-
-def _slices(row: MatrixRef) -> int:
-    return 1 if row.slice_id is not None else row.kernel_size
 
 
 def _frequencies(row: MatrixRef) -> int:
@@ -103,9 +99,8 @@ def peak_bytes(row: MatrixRef, block: int) -> int:
     m, n = sorted(row.shape[:2])
     if row.lora:
         return 8 * 3 * (m + n) * row.lora.rank
-    slices = 1 if row.slice_id is not None else row.kernel_size
-    own = 8 * slices * (2 * m**2 + min(block, n) * m)
-    return own + (8 * slices * 2 * m**2 if row.partner else 0)
+    own = 8 * row.slices * (2 * m**2 + min(block, n) * m)
+    return own + (8 * row.slices * 2 * m**2 if row.partner else 0)
 
 
 def plan_units(

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from scanner.weights.experts import expert_bytes, experts
 from scanner.weights.schemes import Quantised
 from schemas.refs import MatrixRef, Packing, TensorRef
-from schemas.results import Role
 
 _OF_CODES = {"qweight": "weight", "weight_packed": "weight", "_blocks": ""}
 
@@ -23,12 +23,8 @@ def rows_of_codes(plain: MatrixRef, found: Quantised) -> Iterator[MatrixRef]:
     if len(found.shape) == 2:
         yield row
         return
-    row = replace(row, role=Role.OTHER if row.role is Role.CONV else row.role)
-    count = found.shape[0]
-    for e in range(count):
-        start, stop = _expert(row.start, row.stop, count, e)
-        packing = _packing_of(found.packing, count, e)
-        yield replace(row, shape=found.shape[1:], start=start, stop=stop, packing=packing, expert_id=e)
+    for e, expert in enumerate(experts(row)):
+        yield replace(expert, packing=_packing_of(found.packing, found.shape[0], e))
 
 
 def _packing_of(packing: Packing, count: int, e: int) -> Packing:
@@ -38,10 +34,5 @@ def _packing_of(packing: Packing, count: int, e: int) -> Packing:
 
 
 def _slice(held: TensorRef, count: int, e: int) -> TensorRef:
-    start, stop = _expert(held.start, held.stop, count, e)
+    start, stop = expert_bytes(held.start, held.stop, count, e)
     return replace(held, shape=held.shape[1:], start=start, stop=stop)
-
-
-def _expert(start: int, stop: int, count: int, e: int) -> tuple[int, int]:
-    each = (stop - start) // count
-    return start + e * each, start + (e + 1) * each

@@ -39,6 +39,7 @@ class Quantised:
 
 Found = Quantised | SkipReason | None
 Named = Mapping[str, TensorRef]
+Companions = tuple[tuple[str, TensorRef], ...]
 
 
 def quantised(tensor: TensorRef, named: Named, settings: Mapping[str, Any]) -> Found:
@@ -74,6 +75,11 @@ def _has_codes(stem: str, named: Named) -> bool:
     return stem in named or f"{stem}_packed" in named
 
 
+def _companions(**parts: TensorRef | None) -> Companions:
+    """The parts that are there."""
+    return tuple((part, held) for part, held in parts.items() if held is not None)
+
+
 def _qweight(tensor: TensorRef, named: Named, config: Mapping[str, Any]) -> Found:
     """GPTQ and AWQ, which share names."""
     stem = tensor.name.removesuffix("qweight")
@@ -84,15 +90,13 @@ def _qweight(tensor: TensorRef, named: Named, config: Mapping[str, Any]) -> Foun
         return SkipReason.UNSUPPORTED_QUANT
     if not all(t.dtype in _WORDS and len(t.shape) == 2 for t in (tensor, zeros)) or len(scales.shape) != 2:
         return _UNKNOWN
-    companions = (("zero", zeros), ("scale", scales), *((("index", index),) if index else ()))
+    companions = _companions(zero=zeros, scale=scales, index=index)
     if index is None and tensor.shape[1] * 8 == scales.shape[1]:
         return _awq(tensor, companions, config)
     return _gptq(tensor, companions, config)
 
 
-def _awq(
-    tensor: TensorRef, companions: tuple[tuple[str, TensorRef], ...], config: Mapping[str, Any]
-) -> Found:
+def _awq(tensor: TensorRef, companions: Companions, config: Mapping[str, Any]) -> Found:
     held = dict(companions)
     inner, outer = tensor.shape[0], 8 * tensor.shape[1]
     groups = held["scale"].shape[0]
@@ -104,9 +108,7 @@ def _awq(
     return Quantised(method="awq", shape=(outer, inner), packing=packing)
 
 
-def _gptq(
-    tensor: TensorRef, companions: tuple[tuple[str, TensorRef], ...], config: Mapping[str, Any]
-) -> Found:
+def _gptq(tensor: TensorRef, companions: Companions, config: Mapping[str, Any]) -> Found:
     held = dict(companions)
     form = config.get("checkpoint_format", "gptq")
     if form not in ("gptq", "gptq_v2"):
@@ -135,14 +137,15 @@ def _bitsandbytes4(tensor: TensorRef, named: Named, config: Mapping[str, Any]) -
     """NF4 and FP4; W's shape is in the quant_state, which only the worker reads."""
     name = tensor.name
     state = next((t for kind in ("nf4", "fp4") if (t := named.get(_state_name(name, kind)))), None)
-    parts = {"state": state, "scale": named.get(f"{name}.absmax"), "value": named.get(f"{name}.quant_map")}
-    if state is None and parts["scale"] is None:
+    scale, value = named.get(f"{name}.absmax"), named.get(f"{name}.quant_map")
+    if state is None and scale is None:
         return None
-    if None in parts.values():
+    if state is None or scale is None or value is None:
         return SkipReason.UNSUPPORTED_QUANT
-    parts |= {"nested_scale": named.get(f"{name}.nested_absmax")}
-    parts |= {"nested_value": named.get(f"{name}.nested_quant_map")}
-    companions = tuple((part, held) for part, held in parts.items() if held is not None)
+    nested_scale, nested_value = (named.get(f"{name}.nested_{part}") for part in ("absmax", "quant_map"))
+    companions = _companions(
+        state=state, scale=scale, value=value, nested_scale=nested_scale, nested_value=nested_value
+    )
     side = max(int((2 * tensor.nbytes) ** 0.5), 1)
     return Quantised(
         method="bitsandbytes",
@@ -161,8 +164,7 @@ def _bitsandbytes8(tensor: TensorRef, named: Named, config: Mapping[str, Any]) -
         return None
     if len(tensor.shape) != 2 or scale.shape != tensor.shape[:1] or scale.dtype != "F32":
         return _UNKNOWN
-    layout = named.get(tensor.name + "_format")
-    companions = (("scale", scale), *((("layout", layout),) if layout else ()))
+    companions = _companions(scale=scale, layout=named.get(tensor.name + "_format"))
     packing = Packing(scheme=Scheme.ROW8, bits=8, companions=companions)
     return Quantised(method="bitsandbytes", shape=tensor.shape, packing=packing)
 
@@ -203,9 +205,8 @@ def _packed_integers(
     shape, bits = named.get(stem + "_shape"), _bits_of_groups(config)
     if shape is None or bits is None:
         return _UNKNOWN
-    parts = {"scale": scale, "shape": shape, "zero": named.get(stem + "_zero_point")}
-    parts |= {"index": named.get(stem + "_g_idx")}
-    companions = tuple((part, held) for part, held in parts.items() if held is not None)
+    zero, index = named.get(stem + "_zero_point"), named.get(stem + "_g_idx")
+    companions = _companions(scale=scale, shape=shape, zero=zero, index=index)
     columns = tensor.shape[1] * 32 // bits
     return Quantised(
         method="compressed-tensors",
@@ -246,10 +247,7 @@ def _packed_floats(tensor: TensorRef, scale: TensorRef, overall: TensorRef | Non
 
 def _scaled(tensor: TensorRef, named: Named, config: Mapping[str, Any]) -> Found:
     """Codes of 8 bits, or bytes of two 4-bit codes, with scales under the tensor's own name."""
-    found = ((suffix, named.get(tensor.name + suffix)) for suffix in ("_scale_inv", "_scale"))
-    scale = next((t for _, t in found if t is not None), None) or named.get(
-        tensor.name.removesuffix("weight") + "scale" if tensor.name.endswith(".weight") else ""
-    )
+    scale = _scale_of(tensor.name, named)
     if scale is None or tensor.dtype not in (*_FLOAT8, *_BYTES) or len(tensor.shape) not in (2, 3):
         return None
     if tensor.name.removesuffix("weight") + "pre_quant_scale" in named:
@@ -258,6 +256,12 @@ def _scaled(tensor: TensorRef, named: Named, config: Mapping[str, Any]) -> Found
     if second is not None or _two_codes_a_byte(tensor, scale):
         return _nibbles(tensor, scale, second)
     return _whole_codes(tensor, scale, named.get(tensor.name + "_zero_point"), config)
+
+
+def _scale_of(name: str, named: Named) -> TensorRef | None:
+    beside = (f"{name.removesuffix('weight')}scale",) if name.endswith(".weight") else ()
+    names = (f"{name}_scale_inv", f"{name}_scale", *beside)
+    return next((named[scale] for scale in names if scale in named), None)
 
 
 def _two_codes_a_byte(tensor: TensorRef, scale: TensorRef) -> bool:
@@ -291,8 +295,7 @@ def _whole_codes(
         return _UNKNOWN
     if scale.dtype not in (*_FLOATS, "F8_E8M0", "U8"):
         return _UNKNOWN
-    companions = (("scale", scale), *((("zero", zero),) if zero else ()))
-    packing = Packing(scheme=Scheme.SCALED, bits=8, companions=companions)
+    packing = Packing(scheme=Scheme.SCALED, bits=8, companions=_companions(scale=scale, zero=zero))
     method = "fp8" if tensor.dtype in _FLOAT8 else "compressed-tensors"
     block = _block_of(tensor.shape[-2:], scale.shape, config)
     if block is not None:

@@ -24,7 +24,7 @@ _WEIGHTS = ".safetensors"
 _MODEL_STEMS = ("model", "diffusion_pytorch_model", "pytorch_model")
 _ADAPTER_STEMS = ("adapter_model", "pytorch_lora_weights")
 _VARIANTS = ("", "fp32", "bf16", "fp16", "fp8", "non_ema")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 _SHARD = re.compile(r"(.+)-([0-9]{1,6})-of-([0-9]{1,6})")
 _VARIANT = re.compile(r"(.+)[._-](fp32|bf16|fp16|fp8|non_ema)")
@@ -95,10 +95,6 @@ def choose_files(files: Sequence[FileRef]) -> Selection:
     return Selection(tuple(groups), tuple((file, left_out[file]) for file in unread))
 
 
-def _at(file: FileRef) -> str:
-    return f"{file.repo} {file.path}"
-
-
 def _is_state(path: str) -> bool:
     return _TRAINER_STATE.match(basename(path)) is not None
 
@@ -108,7 +104,7 @@ def _is_aside(path: str) -> bool:
 
 
 def _is_pickled_model(path: str) -> bool:
-    return path.endswith(_PICKLES) and not _is_state(path) and not _is_aside(path)
+    return path.endswith(PICKLES) and not _is_state(path) and not _is_aside(path)
 
 
 def _why_never(path: str) -> str | None:
@@ -204,7 +200,7 @@ class _Layout:
         some = parts[min(parts)]
         raise FormatError(
             FailureKind.INDEX_MISMATCH,
-            f"{_at(some)}: expected {total} shards, found {len(parts)} and no index: upload the rest",
+            f"{some}: expected {total} shards, found {len(parts)} and no index: upload the rest",
             file=some.path,
         )
 

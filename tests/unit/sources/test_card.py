@@ -13,7 +13,6 @@ from scanner.sources.card import (
     bounded_card,
     facts_from_card,
     facts_from_readme,
-    front_matter,
 )
 from schemas.refs import RepoFacts
 
@@ -71,7 +70,7 @@ def test_training_tokens_where_the_card_gives_a_number(stated, tokens):
     ],
 )
 def test_front_matter_as_people_write_it(readme):
-    assert front_matter(readme)["license"] == "mit"
+    assert facts_from_readme(readme).license == "mit"
 
 
 @pytest.mark.parametrize(
@@ -99,14 +98,13 @@ def test_front_matter_as_people_write_it(readme):
     ],
 )
 def test_what_is_no_card(readme):
-    assert front_matter(readme) == {}
     assert facts_from_readme(readme) == RepoFacts()
 
 
 def test_long_evaluation_results_do_not_hide_the_rest():
     results = b"model-index:\n- name: m\n  results:\n" + b"  - value: 1\n\n" * MAX_FRONT_MATTER
-    card = front_matter(b"---\nlicense: mit\n" + results + b"base_model: acme/root\n---\n")
-    assert card == {"license": "mit", "base_model": "acme/root"}
+    facts = facts_from_readme(b"---\nlicense: mit\n" + results + b"base_model: acme/root\n---\n")
+    assert facts.card == {"license": "mit", "base_model": "acme/root"}
 
 
 @pytest.mark.parametrize(

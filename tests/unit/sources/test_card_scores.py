@@ -14,7 +14,6 @@ from scanner.sources.card import (
     MAX_TEXT,
     facts_from_card,
     facts_from_readme,
-    front_matter,
 )
 
 
@@ -135,7 +134,7 @@ def test_broken_evaluations_leave_the_rest_of_the_card(evaluations):
     facts = facts_from_readme(text)
     assert facts.scores == ()
     assert (facts.license, facts.base_model) == ("mit", "acme/root")
-    assert front_matter(text) == {"license": "mit", "base_model": "acme/root"}
+    assert facts.card == {"license": "mit", "base_model": "acme/root"}
 
 
 def test_a_card_as_a_mapping_states_scores_too():

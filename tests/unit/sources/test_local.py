@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from scanner.sources.local import LocalSource
-from schemas.errors import SourceError
+from scanner.weights.selection import PICKLES, choose_files
+from schemas.errors import FormatError, SourceError
 from schemas.results import FailureKind
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -38,6 +39,15 @@ def file_of(repository, path="model.safetensors"):
 def test_a_folder_lists_weights_and_configs(folder):
     found = {file.path: file.size for file in pinned(folder).files}
     assert found == {"config.json": 2, "model.safetensors": 200, "unet/model.safetensors": 4}
+
+
+@pytest.mark.parametrize("ending", [*PICKLES, ".gguf"])
+def test_weights_that_no_scan_reads_are_listed_so_that_it_can_say_so(tmp_path, ending):
+    """Sources may not import the rules of selection, so they have the endings again."""
+    (tmp_path / f"model{ending}").write_bytes(b"never opened")
+    with pytest.raises(FormatError) as caught:
+        choose_files(pinned(tmp_path).files)
+    assert caught.value.kind in (FailureKind.SKIPPED_PICKLE, FailureKind.SKIPPED_GGUF)
 
 
 def test_the_card_gives_facts_and_no_counts(folder):

@@ -3,14 +3,12 @@
 Names are those of the published checkpoints, sizes are small. A line: name, role, block or -, parts or -, shape.
 """
 
-import numpy as np
 import pytest
+from laid import laid
 
 from scanner.weights.matrices import plan_matrices
 from schemas.config import MatrixRules
-from schemas.refs import FileRef, RepoRef, TensorRef
 
-FILE = FileRef(RepoRef("owner/name", "0" * 40), "model.safetensors", 1 << 30, "content")
 HEADS = {"hidden_size": 48, "num_attention_heads": 6}
 
 FAMILIES = {
@@ -423,13 +421,8 @@ embeddings.tok_embeddings.weight embed - - 48x48
 
 
 def planned(table, settings):
-    tensors, at = [], 0
-    for line in table:
-        name, *_, sizes = line.split()
-        shape = tuple(map(int, sizes.split("x")))
-        stop = at + 4 * int(np.prod(shape))
-        tensors.append(TensorRef(FILE, name, "F32", shape, at, stop))
-        at = stop
+    lines = (line.split() for line in table)
+    tensors = laid({name: ("F32", *map(int, sizes.split("x"))) for name, *_, sizes in lines})
     return plan_matrices(tensors, MatrixRules(), settings=settings)
 
 

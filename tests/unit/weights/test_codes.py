@@ -1,21 +1,16 @@
 """Codes whose companions a stranger made up: a misfit by name, whatever is in them."""
 
 import json
-from math import prod
 
 import numpy as np
 import pytest
+from laid import laid
 
 from scanner.weights.codes import open_codes
 from scanner.weights.matrices import plan_matrices
 from schemas.config import MatrixRules
 from schemas.errors import NumericsError
-from schemas.refs import FileRef, RepoRef, TensorRef
 from schemas.results import FailureKind, Role, SkipReason
-
-FILE = FileRef(RepoRef("acme/model", "0" * 40), "model.safetensors", 1 << 40, "id")
-BITS = {"I32": 32, "I64": 64, "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "U8": 8, "BOOL": 8, "C64": 64}
-BITS |= {"F4": 4, "F8_E4M3": 8}
 
 STATE = {"shape": [96, 64], "blocksize": 64}
 NF4 = {
@@ -36,13 +31,7 @@ NVFP4 = {"x.weight": ("U8", 96, 32), "x.weight_scale": ("F8_E4M3", 96, 4), "x.we
 
 
 def planned(shapes, settings=None, rules=None):
-    """The rows of these tensors, that lie end to end in one file."""
-    tensors, start = [], 0
-    for name, (dtype, *shape) in shapes.items():
-        stop = start + prod(shape) * BITS[dtype] // 8
-        tensors.append(TensorRef(FILE, name, dtype, tuple(shape), start, stop))
-        start = stop
-    return plan_matrices(tensors, rules or MatrixRules(), settings=settings or {})
+    return plan_matrices(laid(shapes), rules or MatrixRules(), settings=settings or {})
 
 
 def opened(shapes, settings=None, contents=None):

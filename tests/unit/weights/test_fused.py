@@ -3,22 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from laid import laid
 
 from scanner.weights.matrices import StoredWeights, plan_matrices
 from schemas.config import MatrixRules
-from schemas.refs import FileRef, RepoRef, TensorRef
 from schemas.results import Role
 
-FILE = FileRef(RepoRef("owner/name", "0" * 40), "model.safetensors", 1 << 20, "content")
 WHOLE = slice(None)
 
 
 def planned(values, settings=None, **rules):
     """Rows of a dict of float32 arrays, as if saved end to end."""
-    tensors, at = [], 0
-    for name, array in values.items():
-        tensors.append(TensorRef(FILE, name, "F32", array.shape, at, at + array.nbytes))
-        at = tensors[-1].stop
+    tensors = laid({name: ("F32", *array.shape) for name, array in values.items()})
     return plan_matrices(
         tensors, MatrixRules(**{"min_side": 1, "min_evals": 1} | rules), settings=settings or {}
     )

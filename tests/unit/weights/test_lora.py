@@ -2,24 +2,17 @@
 
 import numpy as np
 import pytest
+from laid import FILE, laid
 
 from scanner.weights.lora import LoraWeights, lora_pairs, place_of
 from scanner.weights.matrices import plan_matrices
 from schemas.config import MatrixRules
-from schemas.refs import FileRef, RepoRef, TensorRef
+from schemas.refs import FileRef, TensorRef
 from schemas.results import Role, SkipReason
-
-REPO = RepoRef("owner/name", "0" * 40)
-FILE = FileRef(REPO, "adapter_model.safetensors", 1 << 20, "content")
-SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U8": 1, "F4": 0}
 
 
 def tensors(shapes, dtype="F32", file=FILE):
-    found, at = [], 0
-    for name, shape in shapes.items():
-        found.append(TensorRef(file, name, dtype, shape, at, at + int(np.prod(shape)) * SIZES[dtype]))
-        at = found[-1].stop
-    return found
+    return laid({name: (dtype, *shape) for name, shape in shapes.items()}, file)
 
 
 def gains(shapes, config=None):
@@ -103,7 +96,7 @@ def test_what_is_no_pair_keeps_its_own_rows(shapes, dtype):
 
 
 def test_factors_in_two_files_are_two_rows():
-    other = FileRef(REPO, "other.safetensors", 1 << 20, "content")
+    other = FileRef(FILE.repo, "other.safetensors", 1 << 20, "content")
     apart = tensors({"x.lora_A.weight": (8, 64)}) + tensors({"x.lora_B.weight": (96, 8)}, file=other)
     assert lora_pairs(apart, {}) == {}
 

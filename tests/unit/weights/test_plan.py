@@ -1,15 +1,19 @@
 """Units: bounds, order, names and the arithmetic they promise."""
 
 from dataclasses import replace
+from math import prod
 
-import numpy as np
 import pytest
+from laid import laid
 
+from scanner.spectra import fourier
+from scanner.spectra.estimators import window_starts
+from scanner.weights import plan
 from scanner.weights.matrices import plan_matrices
 from scanner.weights.pairing import Base, paired
 from scanner.weights.plan import GRAM_RATE, ROW_SECONDS, cost, peak_bytes, plan_units, row_cost
 from schemas.config import MatrixRules, ScanConfig, SpectrumRules, WorkLimits, profile_config
-from schemas.refs import FileRef, RepoRef, TensorRef
+from schemas.refs import FileRef, RepoRef
 
 REPO = RepoRef("owner/name", "a" * 40)
 CONFIG = ScanConfig()
@@ -17,11 +21,7 @@ CONFIG = ScanConfig()
 
 def matrices(*shapes, conv_mode="pool", repo=REPO, content="content"):
     file = FileRef(repo, "model.safetensors", 1 << 20, content)
-    tensors, at = [], 100
-    for i, shape in enumerate(shapes):
-        stop = at + 4 * int(np.prod(shape))
-        tensors.append(TensorRef(file, f"layer{i}.conv.weight", "F32", shape, at, stop))
-        at = stop
+    tensors = laid({f"layer{i}.conv.weight": ("F32", *shape) for i, shape in enumerate(shapes)}, file)
     return plan_matrices(tensors, MatrixRules(conv_mode=conv_mode))
 
 
@@ -70,6 +70,17 @@ def test_a_transformed_convolution_costs_its_frequencies():
         (row,) = matrices((side, side, 3, 3), conv_mode="fft")
         ratio = row_cost(row, replace(CONFIG, matrices=MatrixRules(conv_mode="fft"))) / cost(row, "gram")
         assert least < ratio < most
+
+
+def test_the_grid_and_the_windows_are_those_that_are_solved():
+    """Plans may not import spectra, so they have the two rules again."""
+    assert plan.GRID == fourier.GRID
+    rows = matrices((256, 256), (256, 300), (300, 5000), (700, 700))
+    more = replace(CONFIG, stages=replace(CONFIG.stages, estimators=True))
+    one, *others = (row_cost(row, more) - row_cost(row, CONFIG) - plan.FITS_SECONDS for row in rows)
+    for row, price in zip(rows[1:], others, strict=True):
+        windows = prod(len(window_starts(length, 256)) for length in row.shape)
+        assert price / one == pytest.approx(windows)
 
 
 def test_stages_of_a_skipped_row_cost_nothing():

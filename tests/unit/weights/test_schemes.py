@@ -1,29 +1,20 @@
 """Packed codes are told by the tensors beside them, and refused when a shape does not fit."""
 
-from math import prod
-
 import pytest
+from laid import FILE, laid
 
 from scanner.weights.matrices import plan_matrices
 from scanner.weights.quant import name_of_weights
 from scanner.weights.schemes import Quantised, quantised
 from schemas.config import MatrixRules
-from schemas.refs import FileRef, RepoRef, TensorRef
+from schemas.refs import TensorRef
 from schemas.results import Role, Scheme, SkipReason
 
-FILE = FileRef(RepoRef("acme/model", "0" * 40), "model.safetensors", 1 << 30, "id")
-SIZES = {"I32": 4, "I64": 8, "F32": 4, "F16": 2, "BF16": 2, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E8M0": 1}
 QUANTISED = "quantization_config"
 
 
 def tensors(shapes):
-    """Tensors of one file, end to end, from name: (dtype, *shape)."""
-    made, start = {}, 0
-    for name, (dtype, *shape) in shapes.items():
-        size = prod(shape) * SIZES[dtype]
-        made[name] = TensorRef(FILE, name, dtype, tuple(shape), start, start + size)
-        start += size
-    return made
+    return {tensor.name: tensor for tensor in laid(shapes)}
 
 
 GPTQ = {"x.qweight": ("I32", 16, 64), "x.qzeros": ("I32", 4, 8), "x.scales": ("F16", 4, 64)}

@@ -1,23 +1,18 @@
 """Second names of the embedding are skipped where config.json ties them, and only there."""
 
 import pytest
+from laid import laid
 
 from scanner.weights.matrices import plan_matrices
 from schemas.config import MatrixRules
-from schemas.refs import FileRef, RepoRef, TensorRef
 from schemas.results import SkipReason
 
-FILE = FileRef(RepoRef("owner/name", "0" * 40), "model.safetensors", 1 << 30, "content")
 TIED = {"tie_word_embeddings": True}
 
 
 def planned(shapes, settings, dtypes=(), **rules):
-    found, at = [], 0
-    for name, shape in shapes.items():
-        size = shape[0] * shape[1] * 4
-        found.append(TensorRef(FILE, name, dict(dtypes).get(name, "F32"), shape, at, at + size))
-        at += size
-    return plan_matrices(found, MatrixRules(**rules), settings=settings)
+    tensors = laid({name: (dict(dtypes).get(name, "F32"), *shape) for name, shape in shapes.items()})
+    return plan_matrices(tensors, MatrixRules(**rules), settings=settings)
 
 
 def skipped(*args, **kwargs):
