@@ -8,17 +8,16 @@ spectrum of its pooled slices; its directions are those of the flattened (out, i
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import LinAlgError, eigh
+from scipy.linalg import eigh
 from scipy.linalg.blas import dsymv
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
-from scanner.spectra.eigen import Weights, blocks, gram
+from scanner.spectra.eigen import Weights, blocks, gram, solving
 from scanner.spectra.estimators import hill
 from scanner.spectra.metrics import Norms, norms
 from scanner.spectra.tailfit import above_cut
 from schemas.config import TailRules
-from schemas.errors import NumericsError
-from schemas.results import FailureKind, FloatArray, Spectrum
+from schemas.results import FloatArray, Spectrum
 
 LEADING = 10
 """Singular vectors a side of `subspace_overlap10`."""
@@ -180,10 +179,8 @@ def _right_vectors(one: Side, count: int) -> FloatArray | None:
 
 def _lapack(lower: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
     size = len(lower)
-    try:
+    with solving("singular vectors"):
         return eigh(lower, lower=True, subset_by_index=(size - count, size - 1))  # type: ignore[no-any-return]
-    except LinAlgError as error:
-        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"singular vectors: {error}") from error
 
 
 def _lanczos(one: Side, count: int) -> tuple[FloatArray, FloatArray] | None:

@@ -6,6 +6,7 @@ the tail of any spectrum with lambda_max/xmin below 1e8 is exact to 1e-8 or far 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -120,15 +121,13 @@ def gram(weights: Weights, block: int = 512, observe: Callable[[FloatArray], Non
 
 def eigenvalues(symmetric: FloatArray) -> FloatArray:
     """All eigenvalues, ascending, of a symmetric float64 (M, M) from its lower triangle; 4/3 M^3 flops."""
-    _require_finite(np.diagonal(symmetric))
-    try:
+    require_finite(np.diagonal(symmetric))
+    with solving("eigenvalues"):
         if len(symmetric) < TORCH_FROM_SIDE:
             return np.asarray(np.linalg.eigvalsh(symmetric, UPLO="L"))
         import torch
 
         return np.asarray(torch.linalg.eigvalsh(torch.from_numpy(symmetric), UPLO="L").numpy())
-    except np.linalg.LinAlgError as error:
-        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues: {error}") from error
 
 
 def blocks(weights: Weights, block: int) -> Iterator[FloatArray]:
@@ -150,14 +149,12 @@ def _svd(weights: Weights, observe: Callable[[FloatArray], None]) -> FloatArray:
 
 
 def _squared_singular_values(full: FloatArray) -> FloatArray:
-    _require_finite(full)
+    require_finite(full)
     tall = full if full.shape[0] >= full.shape[1] else full.T
-    try:
+    with solving("singular values"):
         if tall.shape[0] > 1.2 * tall.shape[1]:
             tall = np.asarray(np.linalg.qr(tall, mode="r"))
         return np.asarray(np.linalg.svd(tall, compute_uv=False) ** 2)
-    except np.linalg.LinAlgError as error:
-        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"singular values: {error}") from error
 
 
 def slice_of(weights: Weights, which: int) -> FloatArray:
@@ -182,7 +179,7 @@ def _conv_gram(weights: Weights, block: int, observe: Callable[[FloatArray], Non
         slices = _kernel_first(piece)
         flipped = slices.transpose(0, 2, 1)
         total += flipped @ slices if rows >= columns else slices @ flipped
-    _require_finite(np.diagonal(total, axis1=1, axis2=2))
+    require_finite(np.diagonal(total, axis1=1, axis2=2))
     try:
         return np.asarray(np.linalg.eigvalsh(total))
     except np.linalg.LinAlgError as error:
@@ -192,17 +189,26 @@ def _conv_gram(weights: Weights, block: int, observe: Callable[[FloatArray], Non
 def _conv_svd(weights: Weights, observe: Callable[[FloatArray], None]) -> FloatArray:
     full = weights.block(slice(None), slice(None))
     observe(full)
-    _require_finite(full)
+    require_finite(full)
     try:
         return np.asarray(np.linalg.svd(_kernel_first(full), compute_uv=False)[:, ::-1] ** 2)
     except np.linalg.LinAlgError as error:
         raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"singular values: {error}") from error
 
 
-def _require_finite(values: FloatArray) -> None:
-    """LAPACK on NaN may never return, so NaN stops here."""
+def require_finite(values: FloatArray) -> None:
+    """LAPACK on NaN may never return, so NaN stops here, as a NumericsError (nonfinite)."""
     if not np.isfinite(values).all():
         raise NumericsError(FailureKind.NONFINITE, "the weights, or their squares, are not finite in float64")
+
+
+@contextmanager
+def solving(what: str) -> Iterator[None]:
+    """Make a NumericsError (eigensolver_error) of what LAPACK could not solve."""
+    try:
+        yield
+    except np.linalg.LinAlgError as error:
+        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"{what}: {error}") from error
 
 
 def _checked(evals: FloatArray) -> FloatArray:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanner.spectra.eigen import Weights
+from scanner.spectra.eigen import Weights, require_finite, solving
 from scanner.spectra.tailfit import WEIGHTWATCHER, WEIGHTWATCHER_CUT, above_cut, fit_tail
 from schemas.config import TailRules
-from schemas.errors import NumericsError
-from schemas.results import FailureKind, FitStatus, FloatArray, TailFit
+from schemas.results import FitStatus, FloatArray, TailFit
 
 MOST_FINGERS = 9
 """Largest eigenvalues dropped at most; WeightWatcher's default max_fingers, 10, means the same."""
@@ -239,12 +238,9 @@ def _window_evals(window: FloatArray) -> FloatArray:
     slices = window.reshape(side, side, -1).transpose(2, 0, 1)
     with np.errstate(over="ignore", invalid="ignore"):
         grams = slices.transpose(0, 2, 1) @ slices
-    if not np.isfinite(np.diagonal(grams, axis1=1, axis2=2)).all():
-        raise NumericsError(FailureKind.NONFINITE, "a window, or its squares, are not finite in float64")
-    try:
+    require_finite(np.diagonal(grams, axis1=1, axis2=2))
+    with solving("eigenvalues of windows"):
         return np.asarray(np.maximum(np.linalg.eigvalsh(grams), 0.0)).ravel()
-    except np.linalg.LinAlgError as error:
-        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues of windows: {error}") from error
 
 
 def hill(ascending: FloatArray) -> float | None:

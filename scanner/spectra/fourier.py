@@ -5,9 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner.spectra.eigen import Weights, _checked, _read_only, _require_finite
-from schemas.errors import NumericsError
-from schemas.results import FailureKind, FloatArray, Spectrum
+from scanner.spectra.eigen import Weights, require_finite, solving, spectrum_of
+from schemas.results import FloatArray, Spectrum
 
 GRID = 32
 """Side of the grid, WeightWatcher's; a longer kernel gets its own length."""
@@ -27,18 +26,11 @@ def fourier_spectrum(
     """
     full = weights.block(slice(None), slice(None))
     observe(full)
-    _require_finite(full)
-    o, i, *sides = full.shape
-    lengths = [max(GRID, side) for side in sides]
-    kernel, first = (full, lengths[0]) if len(sides) == 2 else (full[:, :, None], 1)
+    require_finite(full)
+    lengths = [max(GRID, side) for side in full.shape[2:]]
+    kernel, first = (full, lengths[0]) if len(lengths) == 2 else (full[:, :, None], 1)
     slices = np.concatenate([_row(kernel, u, first, lengths[-1], method) for u in range(first)])
-    return Spectrum(
-        evals=_checked(np.sort(slices, axis=None)),
-        N=max(o, i),
-        M=min(o, i),
-        method="svd_f64" if method == "svd" else "gram_f64",
-        slices=_read_only(np.maximum(slices, 0.0)),
-    )
+    return spectrum_of(slices, full.shape, "svd_f64" if method == "svd" else "gram_f64")
 
 
 def _row(kernel: FloatArray, u: int, first: int, second: int, method: str) -> FloatArray:
@@ -53,9 +45,7 @@ def _row(kernel: FloatArray, u: int, first: int, second: int, method: str) -> Fl
 
 def _eigenvalues(matrices: NDArray[np.complex128], method: str) -> FloatArray:
     tall = matrices if matrices.shape[1] >= matrices.shape[2] else matrices.transpose(0, 2, 1)
-    try:
+    with solving("eigenvalues"):
         if method == "svd":
             return np.asarray(np.linalg.svd(tall, compute_uv=False)[:, ::-1] ** 2)
         return np.asarray(np.linalg.eigvalsh(tall.conj().transpose(0, 2, 1) @ tall))
-    except np.linalg.LinAlgError as error:
-        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues: {error}") from error

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanner.spectra.eigen import Weights
-from schemas.errors import NumericsError
-from schemas.results import FailureKind, FloatArray
+from scanner.spectra.eigen import Weights, require_finite, solving
+from schemas.results import FloatArray
 
 BINS = 100
 _SAME = 1e-9
@@ -50,12 +49,9 @@ def entropy(vector: FloatArray) -> float:
 
 def _eigenvectors(tall: FloatArray) -> tuple[FloatArray, FloatArray]:
     gram = tall.T @ tall
-    if not np.isfinite(np.diagonal(gram)).all():
-        raise NumericsError(FailureKind.NONFINITE, "the weights, or their squares, are not finite in float64")
-    try:
+    require_finite(np.diagonal(gram))
+    with solving("eigenvectors"):
         values, vectors = np.linalg.eigh(gram)
-    except np.linalg.LinAlgError as error:
-        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvectors: {error}") from error
     return np.asarray(values), np.asarray(vectors)
 
 
