@@ -169,8 +169,7 @@ def _draw(noise: Sequence[LayerMetrics], tails: Sequence[LayerMetrics], canvas: 
 
 
 def _draw_pooled(spectrum: Spectrum, canvas: Canvas) -> None:
-    slices = spectrum.slices if spectrum.slices is not None else np.empty((0, 0))
-    unit = standardised(slices, spectrum.N)
+    unit = standardised(spectrum)
     panels = (("raw", spectrum.evals, fit_bulk(_raw(spectrum)), RED), ("standardised", unit, None, GREEN))
     for axes, (title, evals, bulk, colour) in zip(canvas.subplots(1, 2), panels, strict=True):
         fitted = bulk or fit_bulk(spectrum)

@@ -51,9 +51,9 @@ def fit_bulk(spectrum: Spectrum, rules: BulkRules | None = None) -> BulkFit:
     """
     rules = rules or BulkRules()
     conv = spectrum.slices is not None
-    if spectrum.evals.size < rules.min_evals or (conv and rules.min_conv_side > spectrum.M):
+    if too_small(spectrum, rules):
         return BulkFit(status=BlockStatus.TOO_SMALL)
-    lam = spectrum.evals if spectrum.slices is None else standardised(spectrum.slices, spectrum.N)
+    lam = standardised(spectrum)
     if not lam[-1:].any():
         return BulkFit(status=BlockStatus.NO_BULK)
     n, m = spectrum.N, spectrum.M
@@ -116,11 +116,22 @@ def _cdf_grid(q: float) -> tuple[FloatArray, FloatArray]:
     return edges, cdf / cdf[-1]
 
 
-def standardised(slices: FloatArray, n: int) -> FloatArray:
-    """Eigenvalues of each N x M slice over its mean square weight, sorted; zero slices left out."""
-    mean_square = slices.mean(axis=1) / n
+def too_small(spectrum: Spectrum, rules: BulkRules) -> bool:
+    """Whether the eigenvalues, or the sides of pooled slices, are too few for the laws of random matrices."""
+    pooled = spectrum.slices is not None
+    return spectrum.evals.size < rules.min_evals or (pooled and rules.min_conv_side > spectrum.M)
+
+
+def standardised(spectrum: Spectrum) -> FloatArray:
+    """Eigenvalues that one random-matrix law fits: those of a matrix as they are.
+
+    Those of each slice of a pooled convolution over its mean square weight, sorted; zero slices left out.
+    """
+    if spectrum.slices is None:
+        return spectrum.evals
+    mean_square = spectrum.slices.mean(axis=1) / spectrum.N
     live = mean_square > 0
-    return np.sort(slices[live] / mean_square[live, None], axis=None)
+    return np.sort(spectrum.slices[live] / mean_square[live, None], axis=None)
 
 
 @njit(nogil=True, cache=True)

@@ -5,7 +5,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from scanner.spectra.bulk import TW1_999, johnstone_edge, standardised
+from scanner.spectra.bulk import TW1_999, johnstone_edge, standardised, too_small
 from scanner.spectra.eigen import DenseWeights, Weights
 from scanner.spectra.moments import Moments
 from schemas.config import BulkRules
@@ -87,18 +87,16 @@ def compare_to_null(
     other columns never do. Distances below 0.12 (rand_distance) or 0.02 (_ww) are those of a random matrix.
     Cost: one sort. Sources: Johnstone 2001; SETOL (correlation traps); WeightWatcher 0.7.7 (_ww, softrank).
     """
-    rules = rules or BulkRules()
-    conv = spectrum.slices is not None
-    if spectrum.evals.size < rules.min_evals or (conv and rules.min_conv_side > spectrum.M):
+    if too_small(spectrum, rules or BulkRules()):
         return NullFit(status=BlockStatus.TOO_SMALL)
     top = float(spectrum.evals[-1])
     if moments.mean is None or moments.std is None or top <= 0.0:
         return NullFit(status=BlockStatus.FAILED)
     variance, mean_square = moments.std**2, moments.mean**2
-    if conv:
+    if spectrum.slices is not None:
         total = variance + mean_square
         variance, mean_square = variance / total, mean_square / total
-    lam, rand = _comparable(spectrum), _comparable(random_spectrum)
+    lam, rand = standardised(spectrum), standardised(random_spectrum)
     edge = variance * johnstone_edge(spectrum.N, spectrum.M, TW1_999)
     traps = int(np.count_nonzero(rand > max(edge, _ROUNDING * float(rand[-1]))))
     rand_top = float(random_spectrum.evals[-1])
@@ -133,10 +131,6 @@ def rand_distance_ww(evals: FloatArray, rand: FloatArray) -> float:
     Both (n,) float64, any order, not all zero. Source: WeightWatcher 0.7.7.
     """
     return _jensen_shannon(np.sort(evals), np.sort(rand))
-
-
-def _comparable(spectrum: Spectrum) -> FloatArray:
-    return spectrum.evals if spectrum.slices is None else standardised(spectrum.slices, spectrum.N)
 
 
 def _jensen_shannon(p: FloatArray, q: FloatArray) -> float:
