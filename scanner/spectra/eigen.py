@@ -122,11 +122,12 @@ def gram(weights: Weights, block: int = 512, observe: Callable[[FloatArray], Non
 def eigenvalues(symmetric: FloatArray) -> FloatArray:
     """All eigenvalues, ascending, of a symmetric float64 (M, M) from its lower triangle; 4/3 M^3 flops."""
     require_finite(np.diagonal(symmetric))
-    with solving("eigenvalues"):
-        if len(symmetric) < TORCH_FROM_SIDE:
+    if len(symmetric) < TORCH_FROM_SIDE:
+        with solving("eigenvalues"):
             return np.asarray(np.linalg.eigvalsh(symmetric, UPLO="L"))
-        import torch
+    import torch
 
+    with solving("eigenvalues", torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         return np.asarray(torch.linalg.eigvalsh(torch.from_numpy(symmetric), UPLO="L").numpy())
 
 
@@ -203,11 +204,11 @@ def require_finite(values: FloatArray) -> None:
 
 
 @contextmanager
-def solving(what: str) -> Iterator[None]:
-    """Make a NumericsError (eigensolver_error) of what LAPACK could not solve."""
+def solving(what: str, unsolved: type[Exception] = np.linalg.LinAlgError) -> Iterator[None]:
+    """Make a NumericsError (eigensolver_error) of what LAPACK could not solve; torch raises its own kind."""
     try:
         yield
-    except np.linalg.LinAlgError as error:
+    except unsolved as error:
         raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"{what}: {error}") from error
 
 

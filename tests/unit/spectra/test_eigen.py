@@ -115,6 +115,14 @@ def test_both_sides_of_the_torch_threshold_read_the_lower_triangle(side):
     np.testing.assert_allclose(eigenvalues(matrix), known, rtol=1e-12)
 
 
+def test_what_torch_does_not_solve_is_an_eigensolver_error():
+    matrix = np.eye(eigen.TORCH_FROM_SIDE)
+    matrix[5, 3] = np.nan
+    with pytest.raises(NumericsError) as caught:
+        eigenvalues(matrix)
+    assert caught.value.kind is FailureKind.EIGENSOLVER_ERROR
+
+
 def test_rank_deficit_is_zero_or_round_off_and_never_negative():
     array = draw((60, 10)) @ draw((10, 40), 1)
     found = solve(DenseWeights(array)).evals
