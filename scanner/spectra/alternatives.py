@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from scanner.spectra.families import LOGNORMAL, TRUNCATED, Family, excess_growth, minimise, state_at
-from scanner.spectra.tailfit import truncated_alpha
+from scanner.spectra.tailfit import above_cut, truncated_alpha
 from schemas.config import TailRules
 from schemas.results import BlockStatus, FitStatus, FloatArray, TailFit
-
-if TYPE_CHECKING:
-    pass
 
 SIGNIFICANT = 0.05
 """An alternative beats the power law only at this p or below."""
@@ -95,7 +92,7 @@ def fit_alternatives(evals: FloatArray, tail: TailFit, *, rules: TailRules | Non
     if lognormal is None or truncated is None:
         return AlternativesFit(status=BlockStatus.FAILED)
     rivals = {"EXP": _exponential(u), "SEXP": _stretched(u), "LOGN": lognormal, "TPL": truncated}
-    extended = _extended(evals, (rules or TailRules()).relative_cut)
+    extended = _extended(evals, rules or TailRules())
     return AlternativesFit(
         status=BlockStatus.OK,
         **{f"llr_{name.lower()}": rival.llr for name, rival in rivals.items()},
@@ -232,15 +229,15 @@ class _Extended(NamedTuple):
     distance: float
 
 
-def _extended(evals: FloatArray, relative_cut: float) -> _Extended | None:
+def _extended(evals: FloatArray, rules: TailRules) -> _Extended | None:
     """Truncated power law on [peak, lambda_max], the peak being the left edge of the first fullest bin.
 
     The histogram has 100 equal bins of log x over the eigenvalues above the cut. Logs are of x / lambda_max,
     so a change of scale by a power of two moves no eigenvalue to another bin.
     """
-    top = float(evals.max())
-    cut = max(relative_cut, evals.size * float(np.finfo(np.float64).eps)) * top
-    logs = np.log(np.sort(evals[evals > cut]) / top)
+    x = above_cut(evals, rules)
+    top = float(x[-1])
+    logs = np.log(x / top)
     counts, edges = np.histogram(logs, bins=PEAK_BINS)
     peak = float(edges[counts.argmax()])
     u = logs[logs >= peak] - peak
