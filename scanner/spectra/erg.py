@@ -38,7 +38,7 @@ def fit_erg(evals: FloatArray, tail: TailFit) -> ErgFit:
         return ErgFit()
     scale = evals.size / total
     ascending = evals if (evals[:-1] <= evals[1:]).all() else np.sort(evals)
-    k = _crossing(ascending, scale)
+    k = crossing(ascending, scale)
     if not k:
         return ErgFit()
     edge = float(ascending[-k])
@@ -53,7 +53,7 @@ def fit_erg(evals: FloatArray, tail: TailFit) -> ErgFit:
 
 
 @njit(nogil=True, cache=True)
-def _crossing(ascending: FloatArray, scale: float) -> int:
+def crossing(ascending: FloatArray, scale: float) -> int:
     """Least k whose k largest values, times `scale`, multiply to less than one; 0 where there is none."""
     total = 0.0
     for k in range(1, len(ascending) + 1):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
+from scanner.spectra.erg import crossing
 from scanner.spectra.estimators import WeightWatcherClip, weightwatcher_clip, weightwatcher_peak
 from scanner.spectra.tailfit import WEIGHTWATCHER_CUT, WEIGHTWATCHER_LEAST_TAIL, fit_tail
 from schemas.results import FitStatus, TailFit
@@ -214,13 +215,8 @@ def _detx(ascending: NDArray[np.float64]) -> tuple[int, float]:
     n = len(ascending)
     if n < 2 or ascending[0] == ascending[-1]:
         return 0, ascending[0]
-    scale, total = n / ascending.sum(), 0.0
-    for k in range(1, n):
-        value = ascending[n - k] * scale
-        total += math.log(value) if value > 0.0 else -math.inf
-        if total < 0.0:
-            return k, ascending[n - k]
-    return n, ascending[1]
+    k = crossing(ascending, n / ascending.sum())
+    return (k, ascending[n - k]) if 0 < k < n else (n, ascending[1])
 
 
 @njit(nogil=True, cache=True)
