@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from scanner.failures import failure_of
-from scanner.planning import plan_repository, read_header, read_settings
+from scanner.planning import plan_repository, read_header, read_settings, read_shards
 from scanner.sources.base import Source
 from scanner.sources.targets import sibling
-from scanner.weights.index import MAX_INDEX, shards_of_index
 from scanner.weights.matrices import plan_matrices
 from scanner.weights.pairing import Base
 from scanner.weights.selection import choose_files
@@ -111,10 +110,7 @@ def plan_base(source: Source, repository: Repository, config: ScanConfig) -> Bas
     """
     rows: list[MatrixRef] = []
     for group in choose_files(repository.files).groups:
-        files = group.files
-        if group.index is not None:
-            index = source.read(group.index, 0, min(group.index.size, MAX_INDEX + 1))
-            files = shards_of_index(index, group, repository.files).files
+        files = read_shards(source, group, repository).files
         tensors = [tensor for file in files for tensor in read_header(source, file)]
         settings = read_settings(source, group.config)
         rows += plan_matrices(tensors, config.matrices, group.component, len(rows), settings=settings)

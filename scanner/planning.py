@@ -95,6 +95,17 @@ def read_header(source: Source, file: FileRef) -> tuple[TensorRef, ...]:
     return parse_header(head[PREFIX:stop], file).tensors
 
 
+def read_shards(source: Source, group: WeightGroup, repository: Repository) -> IndexedShards:
+    """The files of a group, as its index names them where it has one.
+
+    Raises FormatError for a broken index, SourceError when it can't be had.
+    """
+    if group.index is None:
+        return IndexedShards(group.files, {})
+    text = source.read(group.index, 0, min(group.index.size, MAX_INDEX + 1))
+    return shards_of_index(text, group, repository.files)
+
+
 def read_settings(source: Source, file: FileRef | None) -> Mapping[str, Any]:
     """A config file as data; a missing, huge or broken one is no config."""
     if file is None or file.size > _MAX_CONFIG:
@@ -137,14 +148,10 @@ def _shards(
     source: Source, group: WeightGroup, repository: Repository
 ) -> tuple[IndexedShards, list[Failure]]:
     """The files to read and what their index promises; a broken index is a failure, not an end."""
-    if group.index is None:
-        return IndexedShards(group.files, {}), []
     ref = repository.ref
     try:
-        text = source.read(group.index, 0, min(group.index.size, MAX_INDEX + 1))
-        return shards_of_index(text, group, repository.files), []
+        return read_shards(source, group, repository), []
     except FormatError as error:
-        error.file = group.index.path
         return IndexedShards(group.files, {}), [failure_of(error, Stage.PLAN, ref.repo_id, ref.revision)]
 
 
