@@ -85,7 +85,7 @@ def _weights(job: Job, config: ScanConfig) -> Weights | None:
         weights = open_weights(job.ref, job.buffers)
     except NumericsError:
         return None
-    transformed = len(weights.shape) > 2 and config.matrices.conv_mode == "fft"
+    transformed = config.matrices.transforms(weights.shape)
     too_large = min(weights.shape[:2]) > config.matrices.max_evals_exact
     return None if transformed or too_large or isinstance(weights, LoraWeights) else weights
 

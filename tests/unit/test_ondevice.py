@@ -121,6 +121,13 @@ def test_a_convolution_as_a_linear_map_is_the_host_s():
     assert_alike(found["conv.weight"], plain["conv.weight"], COLUMNS, 1e-12)
 
 
+def test_a_convolution_too_deep_to_be_transformed_is_the_device_s():
+    config = with_conv_mode(CONFIG, "fft")
+    for shape, kind in (((64, 64, 3, 3), Elsewhere), ((64, 64, 2, 2, 2), Solved)):
+        ((_, ready),) = ahead(jobs_of({"conv.weight": noise(*shape)}), config, DEVICE, host_seconds=0.0)
+        assert isinstance(ready, kind)
+
+
 SINGLE = ScanConfig(spectrum=SpectrumRules(precision="float32"))
 
 
