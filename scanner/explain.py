@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from scanner.anatomy import spectrum_of
 from scanner.diagnosis.flags import layer_findings
-from scanner.layer import measure, spectrum_of
+from scanner.layer import measure
 from scanner.spectra import eigen
 from scanner.spectra.curve import DistanceCurve, distance_curve
 from scanner.spectra.opinion import SecondOpinion, second_opinion

@@ -1,7 +1,7 @@
 """One matrix -> one row of `layers`: the science composed, without I/O."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 from operator import attrgetter
 from time import perf_counter
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from scanner.anatomy import Anatomy, anatomy, spectrum_of
 from scanner.spectra import eigen
 from scanner.spectra.alternatives import fit_alternatives
 from scanner.spectra.bootstrap import bootstrap_p
@@ -17,23 +18,18 @@ from scanner.spectra.certificate import certified_singular_values
 from scanner.spectra.device import Solved
 from scanner.spectra.erg import fit_erg
 from scanner.spectra.estimators import farms_alpha, fit_clipped, fit_peak
-from scanner.spectra.fourier import fourier_spectrum
 from scanner.spectra.metrics import Norms, alpha_weighted, log_alpha_norm, norms
-from scanner.spectra.moments import Moments, MomentsAccumulator
+from scanner.spectra.moments import Moments
 from scanner.spectra.null import compare_to_null, null_seed, randomised
 from scanner.spectra.phases import classify
 from scanner.spectra.quantiles import esd_quantiles
-from scanner.spectra.tailfit import fit_tail
 from scanner.spectra.vectors import vector_entropies
 from scanner.spectra.weightwatcher import compat_row, ww_has_row, ww_sides
 from schemas.config import ESTIMATOR, ScanConfig, code_version, estimator_of
-from schemas.errors import NumericsError
 from schemas.refs import MatrixRef
 from schemas.results import (
     BlockStatus,
-    FailureKind,
     FitStatus,
-    FloatArray,
     Role,
     RowStatus,
     Spectrum,
@@ -43,16 +39,6 @@ from schemas.rows import LayerMetrics
 
 _SVD_UP_TO_SIDE = 32
 _UNCOUNTED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LM_HEAD, Role.LORA})
-
-
-@dataclass(frozen=True, slots=True)
-class Anatomy:
-    """A matrix taken apart: its entries, its spectrum, its tail, and the Gram matrix where it was kept."""
-
-    moments: Moments
-    spectrum: Spectrum
-    tail: TailFit
-    gram: FloatArray | None = None
 
 
 def measure(
@@ -96,27 +82,6 @@ def measure(
         **compat,
     }
     return LayerMetrics(**values, secs=perf_counter() - started)
-
-
-def anatomy(
-    weights: eigen.Weights,
-    config: ScanConfig,
-    method: str | None = None,
-    *,
-    with_gram: bool = False,
-    solved: Solved | None = None,
-) -> Anatomy:
-    """Spectrum and tail fit of a matrix, by SVD where the Gram matrix is not accurate enough for the tail."""
-    grams: list[FloatArray] = []
-    if solved is not None and method is None:
-        moments, spectrum = solved.moments, solved.spectrum
-    else:
-        moments, spectrum = taken_apart(weights, config, method, grams.append if with_gram else None)
-    tail = fit_tail(spectrum, rules=config.tail)
-    if _beyond_gram(spectrum, tail, config):
-        moments, spectrum = taken_apart(weights, config, "svd")
-        tail = fit_tail(spectrum, rules=config.tail)
-    return Anatomy(moments, spectrum, tail, grams[-1] if grams else None)
 
 
 def place(ref: MatrixRef, config: ScanConfig) -> LayerMetrics:
@@ -177,60 +142,6 @@ def _base(ref: MatrixRef) -> dict[str, Any]:
         "base_revision": base.repo.revision if base.repo else None,
         "base_tensor": base.matrix.tensor.name if base.matrix else None,
     }
-
-
-def spectrum_of(
-    weights: eigen.Weights,
-    config: ScanConfig,
-    *,
-    method: str | None = None,
-    observe: Callable[[FloatArray], None] = lambda _: None,
-    keep: Callable[[FloatArray], None] | None = None,
-) -> Spectrum:
-    """The eigenvalues of one row as `config` wants them; see `spectra.eigen.solve`."""
-    rules = config.spectrum
-    if config.matrices.transforms(weights.shape):
-        return fourier_spectrum(weights, method=method or rules.method, observe=observe)
-    return eigen.solve(weights, method=method or rules.method, block=rules.block, observe=observe, keep=keep)
-
-
-def taken_apart(
-    weights: eigen.Weights,
-    config: ScanConfig,
-    method: str | None = None,
-    keep: Callable[[FloatArray], None] | None = None,
-) -> tuple[Moments, Spectrum]:
-    """Entries and eigenvalues. Raises NumericsError."""
-    entries = MomentsAccumulator()
-    try:
-        spectrum = spectrum_of(weights, config, method=method, observe=entries.add, keep=keep)
-    except NumericsError as error:
-        raise _explained(error, entries.result()) from error
-    moments = entries.result()
-    if moments.abs_max and spectrum.evals[-1] == 0:
-        raise NumericsError(
-            FailureKind.EIGENSOLVER_ERROR, "squares of the weights underflow float64: rescale the weights"
-        )
-    return moments, spectrum
-
-
-def _explained(error: NumericsError, moments: Moments) -> NumericsError:
-    """Blame the input for NaN in it, and the range of float64 for squares that overflow."""
-    if error.kind is not FailureKind.NONFINITE:
-        return error
-    if not moments.num_nonfinite:
-        return NumericsError(
-            FailureKind.EIGENSOLVER_ERROR, "squares of the weights overflow float64: rescale the weights"
-        )
-    failure = NumericsError(error.kind, f"{moments.num_nonfinite} of {moments.count} entries are NaN or Inf")
-    failure.num_nonfinite = moments.num_nonfinite
-    return failure
-
-
-def _beyond_gram(spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> bool:
-    if spectrum.method == "svd_f64" or tail.xmin is None:
-        return False
-    return bool(spectrum.evals[-1] / tail.xmin > config.spectrum.svd_above)
 
 
 def _entries(moments: Moments) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from dataclasses import asdict, replace
 from time import perf_counter
 from typing import Any
 
-from scanner.layer import Anatomy, anatomy, null_block, taken_apart
+from scanner.anatomy import Anatomy, anatomy, taken_apart
+from scanner.layer import null_block
 from scanner.spectra import eigen
 from scanner.spectra.delta import Difference, change, cka, overlap, side
 from schemas.config import ScanConfig

@@ -8,8 +8,9 @@ from operator import attrgetter
 from time import perf_counter
 
 from scanner.adapter import measure_lora
+from scanner.anatomy import Anatomy
 from scanner.failures import failure_of
-from scanner.layer import Anatomy, measure, place
+from scanner.layer import measure, place
 from scanner.ondevice import Elsewhere, ahead
 from scanner.pairs import compared
 from scanner.reading import Job, streamed
