@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from scanner.diagnosis.pairs import pair_findings, pair_model_findings, scale_changes, shifted
+from scanner.diagnosis.spread import deviations
 from schemas.config import TRUNCATED_ESTIMATOR, Thresholds
 from schemas.results import BlockStatus, FailureKind, Flag, FlagKind, Phase, RowStatus
 from schemas.rows import LayerMetrics
 
-_MAD_TO_SD = 1.4826
 _SPREAD_FLOOR = 0.05
 """log10 units added to the spread, so that identical siblings do not make a hair a finding."""
 
@@ -184,7 +184,7 @@ def _null_findings(row: LayerMetrics) -> Iterator[Flag]:
 
 def _scale_findings(row: LayerMetrics, siblings: _Siblings, limits: Thresholds) -> Iterator[Flag]:
     size = abs(siblings.deviation)
-    relative = max(limits.scale_dev, limits.scale_dev_mads * (_MAD_TO_SD * siblings.spread + _SPREAD_FLOOR))
+    relative = max(limits.scale_dev, limits.scale_dev_mads * (siblings.spread + _SPREAD_FLOOR))
     threshold = min(limits.scale_dev_sure, relative)
     if size >= threshold:
         side = "below" if siblings.deviation < 0 else "above"
@@ -205,10 +205,6 @@ def _compare_siblings(rows: Sequence[LayerMetrics], least: int) -> Mapping[int, 
     for members in groups.values():
         if len(members) < least:
             continue
-        logs = np.array([rows[i].log_spectral_norm for i in members], dtype=np.float64)
-        deviations = logs - np.median(logs)
-        spread = float(np.median(np.abs(deviations)))
-        found |= {
-            i: _Siblings(float(d), len(members), spread) for i, d in zip(members, deviations, strict=True)
-        }
+        away, spread = deviations([rows[i].log_spectral_norm for i in members])
+        found |= {i: _Siblings(float(d), len(members), spread) for i, d in zip(members, away, strict=True)}
     return found

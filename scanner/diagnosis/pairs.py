@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from scanner.diagnosis.spread import deviations
 from schemas.config import Thresholds
 from schemas.results import BaseStatus, BlockStatus, Flag, FlagKind
 from schemas.rows import LayerMetrics
 
-_MAD_TO_SD = 1.4826
 _SPREAD_FLOOR = 0.02
 """log10 units added to the spread, so that equal changes do not make a hair a finding."""
 
@@ -29,10 +29,8 @@ def scale_changes(rows: Sequence[LayerMetrics]) -> Mapping[int, float]:
             groups[row.component].append(i)
     found: dict[int, float] = {}
     for members in groups.values():
-        deviations = np.array([_change(rows[i]) for i in members], dtype=np.float64)
-        deviations -= np.median(deviations)
-        spread = _MAD_TO_SD * float(np.median(np.abs(deviations))) + _SPREAD_FLOOR
-        scores = {i: float(d / spread) for i, d in zip(members, deviations, strict=True)}
+        away, spread = deviations([_change(rows[i]) for i in members])
+        scores = {i: float(d / (spread + _SPREAD_FLOOR)) for i, d in zip(members, away, strict=True)}
         found |= {i: z for i, z in scores.items() if rows[i].base_status == BaseStatus.OK}
     return found
 
