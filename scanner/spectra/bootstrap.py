@@ -36,14 +36,12 @@ class BootstrapFit:
 
     p_boot: share of replicates whose D is at least D_ks; small rules the power law out, large proves
     nothing, and eigenvalues repel each other, so it is approximate. boot_reps: replicates fitted.
-    boot_alpha_stderr: standard deviation of their alpha, the choice of xmin included; boot_D_stderr: that
-    of their D.
+    boot_alpha_stderr: standard deviation of their alpha, the choice of xmin included; None below two.
     """
 
     p_boot: float | None = None
     boot_reps: int | None = None
     boot_alpha_stderr: float | None = None
-    boot_D_stderr: float | None = None
 
 
 @_compiled
@@ -108,7 +106,7 @@ def bootstrap_p(
         seed: an integer >= 0; equal seeds give equal results (PCG64).
 
     Returns:
-        A BootstrapFit, all None when `fit` is not ok; standard errors are None below two replicates.
+        A BootstrapFit, all None when `fit` is not ok.
 
     Raises:
         ValueError: `reps` is below 1, or eigenvalues as for `fit_tail`.
@@ -133,7 +131,6 @@ def bootstrap_p(
         p_boot=float(np.mean(distances[fitted] >= fit.D_ks)),
         boot_reps=done,
         boot_alpha_stderr=_spread(alphas[fitted]),
-        boot_D_stderr=_spread(distances[fitted]),
     )
 
 
