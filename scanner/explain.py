@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from scanner.anatomy import spectrum_of
+from scanner.anatomy import Anatomy
 from scanner.diagnosis.flags import layer_findings
 from scanner.layer import measure
 from scanner.spectra import eigen
@@ -42,14 +42,13 @@ def with_every_stage(config: ScanConfig) -> ScanConfig:
 def explain(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig) -> Explanation:
     """Measure one matrix with every stage on, and fit its tail in every way.
 
-    Raises NumericsError for entries that are not finite. Cost: about four spectra, the bootstrap, and the
+    Raises NumericsError for entries that are not finite. Cost: about three spectra, the bootstrap, and the
     powerlaw package (see spectra.opinion).
     """
     config = with_every_stage(config)
-    row = measure(ref, weights, config)
-    method = "svd" if row.spectrum_method == "svd_f64" else "gram"
-    spectrum = spectrum_of(weights, config, method=method)
-    tail = fit_tail(spectrum, rules=config.tail)
+    held: list[Anatomy] = []
+    row = measure(ref, weights, config, keep=held.append)
+    spectrum, tail = held[0].spectrum, held[0].tail
     return Explanation(
         row=row,
         spectrum=spectrum,
