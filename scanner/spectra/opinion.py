@@ -73,13 +73,14 @@ def second_opinion(
     with _quiet():
         ours = powerlaw.Fit(x, xmin=tail.xmin, verbose=False, parameter_ranges=_RANGES)
         theirs = powerlaw.Fit(x, verbose=False, parameter_ranges=_RANGES) if x.size <= limit else None
+        at_xmin, searched = _described(ours, x), None if theirs is None else _described(theirs, x)
         pairs = {code: _comparison(ours, name) for code, name in _RIVALS.items()}
         grid = np.geomspace(tail.xmin, tail.xmax, _CURVE_POINTS)
         curves = {code: _survival(ours, name, grid) for code, name in {"PL": "power_law", **_RIVALS}.items()}
     return SecondOpinion(
         version=version("powerlaw"),
-        searched=None if theirs is None else _described(theirs, x),
-        at_xmin=_described(ours, x),
+        searched=searched,
+        at_xmin=at_xmin,
         llr={code: pair[0] for code, pair in pairs.items()},
         p={code: pair[1] for code, pair in pairs.items()},
         x=grid,

@@ -61,11 +61,13 @@ def test_no_tail_no_opinion():
     assert second_opinion(x, fit_tail(x)) is None
 
 
-def test_it_is_quiet_and_leaves_logging_as_it_was(light, capfd):
-    x, tail, _ = light
+@pytest.mark.parametrize("limit", [0, 1000])
+def test_it_is_quiet_and_leaves_logging_as_it_was(light, limit, capfd):
+    near_one = np.geomspace(1e-6, 1e9, 70)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        second_opinion(x, tail, limit=0)
+        for x in (light[0], near_one):
+            second_opinion(x, fit_tail(x), limit=limit)
     assert not caught
     assert capfd.readouterr() == ("", "")
     assert logging.root.manager.disable == 0
