@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
+from scanner.abreast import abreast
 from scanner.lanes import Limits, Task, solved
 from scanner.reading import Job
 from scanner.spectra.device import Answer, Card, Solved, card, device_bytes
@@ -63,7 +64,7 @@ def ahead(
     the matrices before it.
     """
     if device == "cpu" or config.spectrum.method == "svd":
-        yield from ((job, Elsewhere()) for job in jobs)
+        yield from ((job, solved or Elsewhere()) for job, solved in abreast(jobs, config))
         return
     on = card(device)
     limits = Limits(lanes=LANES, stack=STACK, budget=on.free_bytes(), window=WINDOW_BYTES)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from jobs.engine.driver import Request, worker_settings
 from jobs.engine.worker import Worker
 from scanner.prefetch import AHEAD_BYTES, AHEAD_LEAST
-from scanner.spectra.eigen import eigenvalues
+from scanner.spectra.symmetric import eigenvalues
 from scanner.weights.plan import EIGEN_RATE, EIGEN_SQUARE, peak_bytes
 from schemas.events import Failed, PinJob, Pinned, PlanJob, Planned
 from schemas.work import RepoPlan, Target

@@ -12,8 +12,9 @@ from scipy.linalg import eigh
 from scipy.linalg.blas import dsymv
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
-from scanner.spectra.eigen import Weights, blocks, gram, solving
+from scanner.spectra.eigen import Weights, blocks, gram
 from scanner.spectra.estimators import hill
+from scanner.spectra.guards import solving
 from scanner.spectra.metrics import Norms, norms
 from scanner.spectra.tailfit import above_cut
 from schemas.config import TailRules

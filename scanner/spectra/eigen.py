@@ -6,20 +6,18 @@ the tail of any spectrum with lambda_max/xmin below 1e8 is exact to 1e-8 or far 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from scipy.linalg.blas import dsyrk
 
+from scanner.spectra.guards import require_finite, solving
+from scanner.spectra.symmetric import Halfway, finished, halfway
 from schemas.errors import NumericsError
 from schemas.results import FailureKind, FloatArray, Spectrum
 
 METHODS = ("gram", "svd")
-
-TORCH_FROM_SIDE = 1536
-"""Short side from which torch's LAPACK (MKL on x86) is used: 2.3x OpenBLAS at 2048, equal at 1024 (measured
-2026-11); below it torch is never imported."""
 
 _MAGNITUDE = 1e290
 """Eigenvalues outside 1/_MAGNITUDE.._MAGNITUDE leave float64's comfortable range."""
@@ -75,18 +73,48 @@ def solve(
     `keep` is given the lower triangle of the Gram matrix of a plain matrix, where one is formed.
     Raises NumericsError (eigensolver_error, nonfinite). Source: definition of the ESD, arXiv 1810.01075.
     """
+    return finish([begin(weights, method=method, block=block, observe=observe, keep=keep)])[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Weights of `shape` on the way to their spectrum, but for a step that costs less in company."""
+
+    shape: tuple[int, ...]
+    method: str
+    slices: Halfway
+
+
+def begin(
+    weights: Weights,
+    *,
+    method: str = "gram",
+    block: int = 512,
+    observe: Callable[[FloatArray], None] = _ignore,
+    keep: Callable[[FloatArray], None] | None = None,
+) -> Begun:
+    """The part of `solve` that needs the weights. Raises NumericsError as it does."""
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    if len(weights.shape) > 2:
-        slices = _conv_svd(weights, observe) if method == "svd" else _conv_gram(weights, block, observe)
-    elif method == "svd":
-        slices = _svd(weights, observe)[None]
-    else:
-        total = gram(weights, block, observe)
-        if keep is not None:
-            keep(total)
-        slices = eigenvalues(total)[None]
-    return spectrum_of(slices, weights.shape, "svd_f64" if method == "svd" else "gram_f64")
+    pooled = len(weights.shape) > 2
+    if method == "svd":
+        evals = _conv_svd(weights, observe) if pooled else _svd(weights, observe)[None]
+        return Begun(weights.shape, "svd_f64", evals)
+    grams = _conv_gram(weights, block, observe) if pooled else gram(weights, block, observe)[None]
+    if keep is not None and not pooled:
+        keep(grams[0])
+    return Begun(weights.shape, "gram_f64", halfway(grams))
+
+
+def finish(begun: Sequence[Begun]) -> list[Spectrum]:
+    """The spectra of matrices begun, in order; those of one side are solved together.
+
+    Raises NumericsError (eigensolver_error) if one of them cannot be solved.
+    """
+    return [
+        spectrum_of(evals, one.shape, one.method)
+        for one, evals in zip(begun, finished([one.slices for one in begun]), strict=True)
+    ]
 
 
 def spectrum_of(slices: FloatArray, shape: Sequence[int], method: str, device: str = "cpu") -> Spectrum:
@@ -117,18 +145,6 @@ def gram(weights: Weights, block: int = 512, observe: Callable[[FloatArray], Non
         observe(piece)
         total = dsyrk(1.0, piece.T, beta=1.0, c=total, trans=int(rows < columns), overwrite_c=1)
     return np.asarray(total.T)
-
-
-def eigenvalues(symmetric: FloatArray) -> FloatArray:
-    """All eigenvalues, ascending, of a symmetric float64 (M, M) from its lower triangle; 4/3 M^3 flops."""
-    require_finite(np.diagonal(symmetric))
-    if len(symmetric) < TORCH_FROM_SIDE:
-        with solving("eigenvalues"):
-            return np.asarray(np.linalg.eigvalsh(symmetric, UPLO="L"))
-    import torch
-
-    with solving("eigenvalues", torch.linalg.LinAlgError):  # type: ignore[attr-defined]
-        return np.asarray(torch.linalg.eigvalsh(torch.from_numpy(symmetric), UPLO="L").numpy())
 
 
 def blocks(weights: Weights, block: int) -> Iterator[FloatArray]:
@@ -180,36 +196,15 @@ def _conv_gram(weights: Weights, block: int, observe: Callable[[FloatArray], Non
         slices = _kernel_first(piece)
         flipped = slices.transpose(0, 2, 1)
         total += flipped @ slices if rows >= columns else slices @ flipped
-    require_finite(np.diagonal(total, axis1=1, axis2=2))
-    try:
-        return np.asarray(np.linalg.eigvalsh(total))
-    except np.linalg.LinAlgError as error:
-        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues: {error}") from error
+    return total
 
 
 def _conv_svd(weights: Weights, observe: Callable[[FloatArray], None]) -> FloatArray:
     full = weights.block(slice(None), slice(None))
     observe(full)
     require_finite(full)
-    try:
+    with solving("singular values"):
         return np.asarray(np.linalg.svd(_kernel_first(full), compute_uv=False)[:, ::-1] ** 2)
-    except np.linalg.LinAlgError as error:
-        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"singular values: {error}") from error
-
-
-def require_finite(values: FloatArray) -> None:
-    """LAPACK on NaN may never return, so NaN stops here, as a NumericsError (nonfinite)."""
-    if not np.isfinite(values).all():
-        raise NumericsError(FailureKind.NONFINITE, "the weights, or their squares, are not finite in float64")
-
-
-@contextmanager
-def solving(what: str, unsolved: type[Exception] = np.linalg.LinAlgError) -> Iterator[None]:
-    """Make a NumericsError (eigensolver_error) of what LAPACK could not solve; torch raises its own kind."""
-    try:
-        yield
-    except unsolved as error:
-        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"{what}: {error}") from error
 
 
 def _checked(evals: FloatArray) -> FloatArray:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanner.spectra.eigen import Weights, require_finite, solving
+from scanner.spectra.eigen import Weights
+from scanner.spectra.symmetric import eigenvalues
 from scanner.spectra.tailfit import WEIGHTWATCHER, WEIGHTWATCHER_CUT, above_cut, fit_tail
 from schemas.config import TailRules
 from schemas.results import FitStatus, FloatArray, TailFit
@@ -238,9 +239,7 @@ def _window_evals(window: FloatArray) -> FloatArray:
     slices = window.reshape(side, side, -1).transpose(2, 0, 1)
     with np.errstate(over="ignore", invalid="ignore"):
         grams = slices.transpose(0, 2, 1) @ slices
-    require_finite(np.diagonal(grams, axis1=1, axis2=2))
-    with solving("eigenvalues of windows"):
-        return np.asarray(np.maximum(np.linalg.eigvalsh(grams), 0.0)).ravel()
+    return np.maximum(eigenvalues(grams), 0.0).ravel()
 
 
 def hill(ascending: FloatArray) -> float | None:

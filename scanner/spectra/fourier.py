@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner.spectra.eigen import Weights, require_finite, solving, spectrum_of
+from scanner.spectra.eigen import Weights, spectrum_of
+from scanner.spectra.guards import require_finite, solving
 from schemas.results import FloatArray, Spectrum
 
 GRID = 32

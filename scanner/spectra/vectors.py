@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanner.spectra.eigen import Weights, require_finite, solving
+from scanner.spectra.eigen import Weights
+from scanner.spectra.guards import require_finite, solving
 from schemas.results import FloatArray
 
 BINS = 100

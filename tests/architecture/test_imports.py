@@ -120,7 +120,7 @@ SITES = {
     ],
     "matplotlib": ["jobs/verbs/plots.py", "jobs/studies/*.py"],
     "torch": [
-        "scanner/spectra/eigen.py",
+        "scanner/spectra/symmetric.py",
         "scanner/spectra/device.py",
         "scanner/spectra/staging.py",
         "scanner/weights/tensors.py",

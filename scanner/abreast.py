@@ -1,0 +1,91 @@
+"""The matrices of a file on the host, several on the way at once: the last step of a solve costs less in company."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TypeAlias
+
+from scanner.reading import Job
+from scanner.spectra import eigen
+from scanner.spectra.device import Solved
+from scanner.spectra.moments import Moments, MomentsAccumulator
+from scanner.spectra.symmetric import TORCH_FROM_SIDE
+from scanner.weights.lora import LoraWeights
+from scanner.weights.opened import open_weights
+from schemas.config import ScanConfig
+from schemas.errors import NumericsError, SourceError
+
+MOST_WAITING = 64
+WAITING_BYTES = 64 << 20
+"""Matrices that wait for company, and their stored bytes, beside those read ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A matrix half solved."""
+
+    moments: Moments
+    half: eigen.Begun
+    secs: float
+
+
+_Waiting: TypeAlias = tuple[Job, _Begun | None]
+
+
+def abreast(jobs: Iterable[Job], config: ScanConfig) -> Iterator[tuple[Job, Solved | None]]:
+    """Yield each matrix with its spectrum, in order; None where it is to be solved alone, or cannot be.
+
+    Raises SourceError as `jobs` does, after the matrices before it.
+    """
+    waiting: list[_Waiting] = []
+    held = 0
+    try:
+        for job in jobs:
+            waiting.append((job, _begun(job, config)))
+            held += sum(map(len, job.buffers))
+            if len(waiting) == MOST_WAITING or held > WAITING_BYTES:
+                yield from _solved(waiting)
+                waiting, held = [], 0
+    except SourceError:
+        yield from _solved(waiting)
+        raise
+    yield from _solved(waiting)
+
+
+def _begun(job: Job, config: ScanConfig) -> _Begun | None:
+    started, entries = perf_counter(), MomentsAccumulator()
+    try:
+        weights = open_weights(job.ref, job.buffers)
+        if not _gathers(job, weights, config):
+            return None
+        half = eigen.begin(weights, block=config.spectrum.block, observe=entries.add)
+    except (NumericsError, MemoryError):
+        return None
+    return _Begun(entries.result(), half, perf_counter() - started)
+
+
+def _gathers(job: Job, weights: eigen.Weights, config: ScanConfig) -> bool:
+    """Whether a matrix is of a kind and size that gains; a pair needs its Gram matrix, which would have to wait."""
+    alone = isinstance(weights, LoraWeights) or config.matrices.transforms(weights.shape)
+    side = min(weights.shape[:2])
+    small = side < TORCH_FROM_SIDE and side <= config.matrices.max_evals_exact
+    return small and not (alone or job.ref.partner or config.spectrum.method == "svd")
+
+
+def _solved(waiting: Sequence[_Waiting]) -> Iterator[tuple[Job, Solved | None]]:
+    begun = [one for _, one in waiting if one is not None]
+    started = perf_counter()
+    try:
+        spectra = iter(eigen.finish([one.half for one in begun]))
+    except NumericsError:
+        yield from ((job, None) for job, _ in waiting)
+        return
+    share = (perf_counter() - started) / max(len(begun), 1)
+    for job, one in waiting:
+        if one is None:
+            yield job, None
+            continue
+        spectrum = next(spectra)
+        underflows = one.moments.abs_max and spectrum.evals[-1] == 0
+        solved = Solved(moments=one.moments, spectrum=spectrum, secs=one.secs + share)
+        yield job, None if underflows else solved

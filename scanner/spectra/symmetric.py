@@ -1,0 +1,110 @@
+"""Eigenvalues of positive semidefinite matrices, in two steps that may lie apart.
+
+Up to middle side the first step makes a matrix tridiagonal, and the second takes little longer for eight
+matrices than for one: it pays to let first steps gather. Large matrices are torch's in one step.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from scanner.spectra.eight import LANES
+from scanner.spectra.guards import require_finite, solving
+from scanner.spectra.householder import LANES_TO_SIDE, reduce_eights, reduce_one
+from scanner.spectra.rootfree import solve_tridiagonals
+from schemas.errors import NumericsError
+from schemas.results import FailureKind, FloatArray
+
+TORCH_FROM_SIDE = 1536
+"""Side from which torch's LAPACK (MKL on x86) is used; below it torch is never imported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tridiagonal:
+    """k symmetric tridiagonal matrices of side M, each times a power of two that brings it near 1.
+
+    `diagonal` and `squares` are float64 (k, M): the squares of the off-diagonal elements, the last of each 0.
+    The eigenvalues wanted are those of these matrices times 2^exponent, (k,).
+    """
+
+    diagonal: FloatArray
+    squares: FloatArray
+    exponent: np.ndarray
+
+
+Halfway: TypeAlias = Tridiagonal | FloatArray
+"""What the eigenvalues follow from, or the eigenvalues, (k, M)."""
+
+
+def eigenvalues(matrices: FloatArray) -> FloatArray:
+    """All eigenvalues, ascending, of positive semidefinite float64 (..., M, M), from their lower triangles.
+
+    Cost 4/3 M^3 flops each. Error a few eps of the largest, as LAPACK's. Raises NumericsError (nonfinite,
+    eigensolver_error).
+    """
+    *stack, side, _ = matrices.shape
+    return finished([halfway(matrices.reshape(-1, side, side))])[0].reshape(*stack, side)
+
+
+def halfway(matrices: FloatArray) -> Halfway:
+    """The first step for (k, M, M), each given by its lower triangle; memory one matrix, or eight small ones.
+
+    Raises NumericsError (nonfinite; eigensolver_error where torch is asked).
+    """
+    require_finite(np.diagonal(matrices, axis1=1, axis2=2))
+    if matrices.shape[1] < TORCH_FROM_SIDE:
+        return _tridiagonal(matrices)
+    import torch
+
+    with solving("eigenvalues", torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+        return np.asarray(torch.linalg.eigvalsh(torch.from_numpy(matrices), UPLO="L").numpy())
+
+
+def finished(halves: Sequence[Halfway]) -> list[FloatArray]:
+    """The second step, for those of a side together: eigenvalues (k, M) of each, ascending.
+
+    Raises NumericsError (eigensolver_error) where the iteration does not end: no finite matrix is known.
+    """
+    found: dict[int, FloatArray] = {}
+    of_side: dict[int, dict[int, Tridiagonal]] = defaultdict(dict)
+    for i, half in enumerate(halves):
+        if isinstance(half, Tridiagonal):
+            of_side[half.diagonal.shape[1]][i] = half
+        else:
+            found[i] = half
+    for alike in of_side.values():
+        found |= zip(alike, _eigenvalues(list(alike.values())), strict=True)
+    return [found[i] for i in range(len(halves))]
+
+
+def _tridiagonal(matrices: FloatArray) -> Tridiagonal:
+    count, side = matrices.shape[:2]
+    exponent = np.frexp(np.diagonal(matrices, axis1=1, axis2=2).max(axis=1))[1]
+    scale = np.ldexp(1.0, -exponent)
+    diagonal, squares = np.empty((count, side)), np.empty((count, side))
+    eights = _in_eights(count, side)
+    reduce_eights(matrices[:eights], scale[:eights], diagonal[:eights], squares[:eights])
+    for k in range(eights, count):
+        reduce_one(matrices[k] * scale[k], diagonal[k], squares[k])
+    return Tridiagonal(diagonal, squares, exponent)
+
+
+def _in_eights(count: int, side: int) -> int:
+    """How many of `count` matrices are reduced in eights; the last may be half full, for it costs as much."""
+    if side > LANES_TO_SIDE:
+        return 0
+    rest = count % LANES
+    return count if 2 * rest >= LANES else count - rest
+
+
+def _eigenvalues(alike: Sequence[Tridiagonal]) -> list[FloatArray]:
+    """Of matrices of one side."""
+    values = np.concatenate([one.diagonal for one in alike])
+    if not solve_tridiagonals(values, np.concatenate([one.squares for one in alike])):
+        raise NumericsError(FailureKind.EIGENSOLVER_ERROR, "eigenvalues: the QL iteration did not converge")
+    values.sort(axis=1)
+    values = np.ldexp(values, np.concatenate([one.exponent for one in alike])[:, None])
+    return np.split(values, np.cumsum([len(one.diagonal) for one in alike])[:-1])
