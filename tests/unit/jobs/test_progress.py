@@ -4,15 +4,10 @@ import io
 from datetime import UTC, datetime
 
 import pytest
+from running import Terminal
 
 from jobs.engine.progress import Counts, describe, placed, progress, quiet_progress
 from schemas.rows import Failure
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
 
 HALF = Counts(
     repos=10,

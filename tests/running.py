@@ -1,4 +1,4 @@
-"""The command line run in this process or as its own, and lakes compared."""
+"""The command line run in this process or as its own, what it shows, and lakes compared."""
 
 import io
 import os
@@ -54,6 +54,13 @@ class Notes:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+class Terminal(io.StringIO):
+    """Text that believes it is on a screen."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def run_cli(*arguments: object) -> Ran:
