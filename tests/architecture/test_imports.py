@@ -88,7 +88,8 @@ def test_arrows_point_one_way(module):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_no_arrow_is_allowed_that_nobody_needs(layer):
     used = {name for module in MODULES if layer_of(module) == layer for name in of_the_house(MODULES[module])}
-    assert not [one for one in LAYERS[layer] if not any(within(name, one) for name in used)]
+    arrows = [one for one in LAYERS[layer] if one != "schemas"]  # the nouns are everybody's
+    assert not [one for one in arrows if not any(within(name, one) for name in used)]
 
 
 def test_the_command_line_is_imported_by_nobody():
