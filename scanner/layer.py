@@ -37,7 +37,7 @@ from schemas.results import (
 )
 from schemas.rows import LayerMetrics
 
-_SVD_UP_TO_SIDE = 32
+_SVD_UP_TO_SIDE = 0
 _UNCOUNTED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LM_HEAD, Role.LORA})
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from stored import TORCH
 
 from scanner.api import read_matrices
 from scanner.spectra.device import Card, Solved
@@ -13,12 +14,7 @@ from scanner.weights import decode
 from scanner.weights.tensors import on_device
 from schemas.config import ScanConfig
 
-NARROW = {
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
+NARROW = ("BF16", "F16", "F8_E4M3", "F8_E5M2")
 PLACES = {"BF16": np.uint16, "F16": np.float16}
 
 
@@ -27,7 +23,7 @@ class Recast:
 
     def __init__(self, values, dtype):
         scale = 100 if dtype.startswith("F8") else 1  # out of the subnormals of 8-bit floats
-        codes = torch.from_numpy(values * scale).to(NARROW[dtype]).view(torch.uint8).numpy()
+        codes = torch.from_numpy(values * scale).to(TORCH[dtype]).view(torch.uint8).numpy()
         self._dtype, self._stored = dtype, codes.view(PLACES.get(dtype, np.uint8))
         self.shape = values.shape
 

@@ -42,6 +42,13 @@ def make_hub_root() -> Callable[[Path], Path]:
     return build_hub_root
 
 
+@pytest.fixture
+def clean_hub(hub):
+    """What a test did to its module's `hub` ends with it."""
+    yield
+    hub.clear()
+
+
 def build_hub_root(root: Path) -> Path:
     """Write acme/{base,tuned,sharded} and gated, private, disabled and renamed repositories into `root`."""
     random = np.random.default_rng(0)

@@ -15,6 +15,7 @@ from scanner.sources.transfer import TransferPolicy
 from schemas.config import ScanConfig, WorkLimits
 from schemas.work import Target
 
+pytestmark = pytest.mark.usefixtures("clean_hub")
 LAYERS = [f"layers.{k}.weight" for k in range(6)]
 CARDS = {
     "collapsed": "acme/base",
@@ -84,12 +85,6 @@ def shelf(tmp_path_factory):
 def hub(shelf):
     with HubServer(shelf, token="hf_secret", test_control=True) as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-def clean(hub):
-    yield
-    hub.clear()
 
 
 def scan(hub, lake, *names, engine="local", config=None, **limits):

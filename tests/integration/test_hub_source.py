@@ -26,6 +26,7 @@ from schemas.errors import ConfigError, SourceError
 from schemas.refs import FileRef, RepoRef, is_safe_path
 from schemas.results import FailureKind
 
+pytestmark = pytest.mark.usefixtures("clean_hub")
 TOKEN = "hf_secretsecretsecret"
 SIZE = 300_000
 SHARD = random.Random(7).randbytes(SIZE)
@@ -67,12 +68,6 @@ def hub(tmp_path_factory):
         (folder / ".hub.json").write_text(json.dumps(settings_))
     with HubServer(root, token=TOKEN, test_control=True) as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-def clean(hub):
-    yield
-    hub.clear()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from importlib.resources import files
 import duckdb
 import numpy as np
 import pytest
+from nouns import ROW
 
 from jobs.lake.leaderboard import ask
 from jobs.lake.store import Store
@@ -13,7 +14,6 @@ from scanner.pipeline import run_unit
 from scanner.planning import plan_repository
 from scanner.sources.memory import MemorySource
 from schemas.config import ScanConfig, Stages, WorkLimits, with_conv_mode
-from schemas.rows import LayerMetrics
 from schemas.tables import to_table
 
 EVERYTHING = Stages(alternatives=True, null_model=True, vectors=True)
@@ -116,17 +116,10 @@ def row_with_base(name, W, base, **about):
     delta = W - base
     norm, norm0 = np.sum(W**2), np.sum(base**2)
     top = np.linalg.norm(delta, 2)
-    return LayerMetrics(
-        repo_id="owner/tuned",
-        revision="0" * 40,
-        file="model.safetensors",
+    return replace(
+        ROW,
         tensor=name,
-        matrix_index=0,
-        role="q",
-        is_last=False,
-        dtype="F32",
         shape=W.shape,
-        status="ok",
         norm=norm,
         lambda_max=np.linalg.norm(W, 2) ** 2,
         rel_delta=np.linalg.norm(delta) / np.sqrt(norm0),

@@ -13,6 +13,7 @@ from jobs.hub.server import HubServer
 from schemas.config import ScanConfig, WorkLimits
 from schemas.work import Target
 
+pytestmark = pytest.mark.usefixtures("clean_hub")
 NAMES = tuple(f"acme/m{i:02}" for i in range(10))
 READS = len(NAMES) * 3
 """Reads of a whole scan: a header and two units for each model."""
@@ -45,12 +46,6 @@ def hub(tmp_path_factory):
         save_model(root / name, seed)
     with HubServer(root, test_control=True) as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-def clean(hub):
-    yield
-    hub.clear()
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from scanner.sources.transfer import TransferPolicy
 from schemas.config import ScanConfig, WorkLimits
 from schemas.work import Target
 
+pytestmark = pytest.mark.usefixtures("clean_hub")
 TOKEN = "hf_secretsecretsecret"
 PLACE = (
     *("revision", "file_sha256", "source", "failure_id", "message", "hub_endpoint"),
@@ -28,12 +29,6 @@ def hub(make_hub_root, tmp_path_factory):
     """acme/{base,tuned,sharded} open; gated, private, disabled and renamed ones beside them."""
     with HubServer(make_hub_root(tmp_path_factory.mktemp("hub")), token=TOKEN, test_control=True) as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-def clean(hub):
-    yield
-    hub.clear()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from schemas.errors import UsageError
 from schemas.events import Lost, PinJob
 from schemas.work import Target
 
+pytestmark = pytest.mark.usefixtures("clean_hub")
 NAMES = tuple(f"acme/m{i}" for i in range(6))
 FOREVER = 10 * PATIENCE
 
@@ -38,12 +39,6 @@ def undisturbed(hub, tmp_path_factory):
     assert scan(hub, lake, engine="local").failures == ()
     hub.clear()
     return lake
-
-
-@pytest.fixture(autouse=True)
-def clean(hub):
-    yield
-    hub.clear()
 
 
 def scan(hub, lake, *, engine="ray", workers=None, display=None):

@@ -1,11 +1,11 @@
 """The ledger's laws under any order of events, any failures, and a stop at any moment."""
 
 from collections import Counter
-from datetime import UTC, datetime
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from nouns import failure
 
 from jobs.engine.ledger import Ledger
 from schemas.config import WorkLimits
@@ -24,11 +24,9 @@ from schemas.events import (
     UnitJob,
 )
 from schemas.refs import RepoRef, Repository, WorkUnit
-from schemas.rows import Failure
 from schemas.work import RepoPlan, Target, UnitResult
 
 FINGERPRINT = "config"
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def ref_of(target):
@@ -43,19 +41,6 @@ def plan_of(target, sizes):
         for i, cost in enumerate(sizes)
     )
     return RepoPlan(ref=ref, units=units, components=())
-
-
-def failure(retryable):
-    return Failure(
-        failure_id="f",
-        repo_id="r",
-        stage="read",
-        kind="stalled",
-        message="slow",
-        retryable=retryable,
-        first_at=NOW,
-        last_at=NOW,
-    )
 
 
 TARGETS = st.lists(
@@ -120,7 +105,7 @@ class Scan(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(data=st.data(), retryable=st.booleans(), lost=st.booleans())
     def fail(self, data, retryable, lost):
-        self._finish((Lost if lost else Failed)(self._pick(data), failure(retryable)))
+        self._finish((Lost if lost else Failed)(self._pick(data), failure(retryable=retryable)))
 
     @rule(seconds=st.floats(0, 5))
     def wait(self, seconds):

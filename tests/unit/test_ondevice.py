@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from faulty import Flaky
 from safetensors.numpy import save_file
 
 from scanner.api import scan, spectrum
@@ -185,18 +186,6 @@ def test_the_unit_s_result_carries_what_is_to_be_told():
     (note,) = result.notes
     assert note.endswith("left to the CPU")
     assert run_unit(source, unit, CONFIG).notes == ()
-
-
-class Flaky(LocalSource):
-    """A disk that stops after some spans."""
-
-    def __init__(self, root, after, error):
-        super().__init__(root)
-        self._after, self._error = after, error
-
-    def stream(self, file, spans):
-        yield from super().stream(file, spans[: self._after])
-        raise self._error
 
 
 def test_a_notebook_is_warned():

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from faulty import Flaky
 from safetensors.numpy import save, save_file
 
 from scanner.failures import failure_of
@@ -291,18 +292,6 @@ def test_a_file_cut_short_after_planning_fails_the_rows_it_lost(model):
     assert last.tensor.name in {row.tensor for row in lost}
     assert {row.failure_id for row in lost} == {failure.failure_id}
     assert failure.stage == "read"
-
-
-class Flaky(LocalSource):
-    """A disk that stops after some spans."""
-
-    def __init__(self, root, after, error):
-        super().__init__(root)
-        self._after, self._error = after, error
-
-    def stream(self, file, spans):
-        yield from super().stream(file, spans[: self._after])
-        raise self._error
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])

@@ -4,28 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from nouns import ROW
 
 from scanner.api import scan
 from scanner.diagnosis.flags import judge, layer_findings, model_findings
 from schemas.config import TRUNCATED_ESTIMATOR, Thresholds
 from schemas.results import FlagKind, Phase
-from schemas.rows import LayerMetrics
 
 LIMITS = Thresholds()
-PLACE = LayerMetrics(
-    repo_id="owner/name",
-    revision="0" * 40,
-    file="model.safetensors",
-    tensor="x.weight",
-    matrix_index=0,
-    role="q",
-    is_last=False,
-    dtype="F32",
-    shape=(1000, 1000),
-    status="ok",
-)
 SOUND = replace(
-    PLACE,
+    ROW,
     N=1000,
     M=1000,
     kernel_size=1,
@@ -221,8 +209,8 @@ def test_thresholds_come_from_the_config():
 
 
 def test_zeros_and_nonfinite_entries():
-    (zero,) = layer_findings(replace(PLACE, status_reason="zero_matrix"), LIMITS)
-    broken = replace(PLACE, status="failed", status_reason="nonfinite", num_nonfinite=3)
+    (zero,) = layer_findings(replace(ROW, status_reason="zero_matrix"), LIMITS)
+    broken = replace(ROW, status="failed", status_reason="nonfinite", num_nonfinite=3)
     (nonfinite,) = layer_findings(broken, LIMITS)
     assert zero.kind is FlagKind.ZERO_MATRIX
     assert (nonfinite.kind, nonfinite.value) == (FlagKind.NONFINITE, 3.0)

@@ -4,24 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from nouns import ROW
 
 from scanner.diagnosis.flags import judge, model_findings
 from scanner.diagnosis.pairs import scale_changes
 from schemas.config import Thresholds
-from schemas.rows import LayerMetrics
 
 LIMITS = Thresholds()
-PAIR = LayerMetrics(
-    repo_id="owner/tuned",
-    revision="0" * 40,
-    file="model.safetensors",
-    tensor="x.weight",
-    matrix_index=0,
-    role="q",
-    is_last=False,
-    dtype="F32",
-    shape=(100, 100),
-    status="ok",
+PAIR = replace(
+    ROW,
     norm=1.0,
     w_mean=0.0,
     fit_status="ok",

@@ -1,9 +1,9 @@
 """The ledger, event by event."""
 
 from collections import Counter
-from datetime import UTC, datetime
 
 import pytest
+from nouns import failure
 
 from jobs.engine.ledger import Ledger
 from schemas.config import WorkLimits
@@ -23,10 +23,8 @@ from schemas.events import (
     UnitJob,
 )
 from schemas.refs import RepoRef, Repository, WorkUnit
-from schemas.rows import Failure
 from schemas.work import RepoPlan, Target, UnitResult
 
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 A, B = Target(repo_id="owner/a"), Target(repo_id="owner/b")
 
 
@@ -36,19 +34,6 @@ def ref_of(target, revision="0" * 40):
 
 def repository(target):
     return Repository(ref=ref_of(target), files=())
-
-
-def failure(retryable=False):
-    return Failure(
-        failure_id="f" * 16,
-        repo_id="owner/a",
-        stage="read",
-        kind="stalled",
-        message="what happened",
-        retryable=retryable,
-        first_at=NOW,
-        last_at=NOW,
-    )
 
 
 def unit(target, number, cost=1.0):

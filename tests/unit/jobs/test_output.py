@@ -9,6 +9,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from running import Terminal
 
 from jobs.verbs.output import emit
 from schemas.errors import UsageError
@@ -23,11 +24,6 @@ TABLE = pa.table(
         "shares": pa.array([[("A", 0.25)], [], None], pa.map_(pa.string(), pa.float64())),
     }
 )
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 def written(path, table=TABLE, form=None, title=""):

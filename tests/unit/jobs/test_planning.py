@@ -1,15 +1,13 @@
 """`hubspectra plan` over a small lake: what it writes, where, and what it refuses."""
 
-import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
 import yaml
+from running import run_cli
 from safetensors.numpy import save_file
 
-from jobs.cli import invoke
 from jobs.engine.driver import Request, run_scan
 from jobs.engine.progress import quiet_progress
 from jobs.verbs.planning import layer_rows
@@ -56,10 +54,8 @@ def lake(tmp_path_factory):
 
 
 def run(*arguments):
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = invoke(["plan", *map(str, arguments)])
-    return code, out.getvalue(), err.getvalue()
+    ran = run_cli("plan", *arguments)
+    return ran.code, ran.text, ran.err
 
 
 def test_yaml_to_standard_output_holds_the_plan(lake):

@@ -1,18 +1,12 @@
 """What a running scan says."""
 
 import io
-from datetime import UTC, datetime
 
 import pytest
+from nouns import failure
+from running import Terminal
 
 from jobs.engine.progress import Counts, describe, placed, progress, quiet_progress
-from schemas.rows import Failure
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
 
 HALF = Counts(
     repos=10,
@@ -83,12 +77,6 @@ def test_quiet_shows_nothing(capsys):
         display.update(HALF)
         display.note("note")
     assert capsys.readouterr() == ("", "")
-
-
-def failure(message, **about):
-    now = datetime(2030, 1, 1, tzinfo=UTC)
-    known = {"failure_id": "f" * 16, "repo_id": "owner/name", "stage": "read", "kind": "stalled"}
-    return Failure(message=message, retryable=False, first_at=now, last_at=now, **(known | about))
 
 
 @pytest.mark.parametrize(

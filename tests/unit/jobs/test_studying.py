@@ -1,15 +1,13 @@
 """Checks, verdicts, the report and the verb of the studies."""
 
-import io
 import json
 import re
-from contextlib import redirect_stderr, redirect_stdout
 from math import nan
 from pathlib import Path
 
 import pytest
+from running import run_cli
 
-from jobs.cli import invoke
 from jobs.studies.catalog import STUDIES, chosen
 from jobs.studies.report import PAGE, write
 from jobs.studies.study import (
@@ -165,10 +163,8 @@ def test_a_long_study_has_no_quick_form():
 
 
 def called(*arguments):
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = invoke(["study", *arguments])
-    return code, out.getvalue(), err.getvalue()
+    ran = run_cli("study", *arguments)
+    return ran.code, ran.text, ran.err
 
 
 def test_the_verb_prints_checks_and_writes_the_report(tmp_path):

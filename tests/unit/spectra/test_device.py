@@ -4,37 +4,20 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 import pytest
-import torch
+from stored import TORCH, stored
 
 from scanner.spectra.device import Card, Solved, device_bytes
 from scanner.spectra.eigen import DenseWeights, solve
 from scanner.spectra.moments import MomentsAccumulator
 from scanner.weights.matrices import StoredWeights
 from schemas.errors import NumericsError
-from schemas.refs import FileRef, MatrixRef, RepoRef, TensorRef
 from schemas.results import FailureKind
 
 SHAPES = [(300, 24), (24, 300), (65, 65), (1, 9), (9, 1), (12, 20, 5), (20, 12, 3, 3), (6, 1, 3, 3)]
-TORCH = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
 
 
 def draw(shape, seed=0):
     return np.random.default_rng(seed).standard_t(5, shape)
-
-
-def stored(array, dtype="F64", slice_id=None):
-    raw = torch.from_numpy(array).to(TORCH[dtype]).contiguous().view(torch.uint8).numpy().tobytes()
-    file = FileRef(RepoRef("owner/name", "0" * 40), "m.safetensors", len(raw), "x")
-    tensor = TensorRef(file, "w", dtype, array.shape, 0, len(raw))
-    ref = MatrixRef(tensor=tensor, index=0, shape=array.shape, start=0, stop=len(raw), slice_id=slice_id)
-    return StoredWeights(ref, raw)
 
 
 def one(weights, card=None, **options):

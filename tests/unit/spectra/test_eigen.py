@@ -4,25 +4,16 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from stored import TORCH, stored
 
 from scanner.spectra import eigen
 from scanner.spectra.eigen import DenseWeights, gram, solve
 from scanner.spectra.symmetric import TORCH_FROM_SIDE, eigenvalues
-from scanner.weights.matrices import StoredWeights
 from schemas.errors import NumericsError
-from schemas.refs import FileRef, MatrixRef, RepoRef, TensorRef
 from schemas.results import FailureKind
 
 SHAPES = [(40, 40), (300, 24), (24, 300), (65, 64), (1, 9), (9, 1), (1, 1)]
 KERNELS = [(12, 20, 5), (20, 12, 3, 3), (12, 20, 2, 3), (8, 9, 2, 3, 2), (6, 1, 3, 3)]
-TORCH = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
 
 
 def draw(shape, seed=0):
@@ -87,14 +78,10 @@ def test_every_entry_is_observed_once(shape, method):
 @pytest.mark.parametrize("dtype", TORCH)
 @pytest.mark.parametrize("shape", [(48, 20), (20, 48), (10, 12, 3, 3)])
 def test_stored_weights_of_every_type_give_the_spectrum_torch_gives(dtype, shape):
-    stored = torch.from_numpy(draw(shape)).to(TORCH[dtype])
-    raw = stored.contiguous().view(torch.uint8).numpy().tobytes()
-    ref = RepoRef("owner/name", "0" * 40)
-    tensor = TensorRef(FileRef(ref, "m.safetensors", len(raw), "x"), "w", dtype, shape, 0, len(raw))
-    weights = StoredWeights(MatrixRef(tensor=tensor, index=0, shape=shape, start=0, stop=len(raw)), raw)
-    values = stored.to(torch.float64).numpy()
+    array = draw(shape)
+    values = torch.from_numpy(array).to(TORCH[dtype]).to(torch.float64).numpy()
     expected = squared_svd(values) if len(shape) == 2 else pooled_svd(values)
-    assert_spectrum(solve(weights, block=7).evals, expected)
+    assert_spectrum(solve(stored(array, dtype), block=7).evals, expected)
 
 
 def test_the_gram_matrix_is_that_of_the_short_side():

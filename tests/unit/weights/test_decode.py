@@ -3,17 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from stored import TORCH
 
 from scanner.weights.decode import as_array, is_float, supported, to_float64
 
-TORCH = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
 OTHERS = {
     "BOOL": (np.uint8, 1),
     "U8": (np.uint8, 1),

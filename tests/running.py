@@ -1,4 +1,4 @@
-"""The command line run in this process or as its own, and lakes compared."""
+"""The command line run in this process or as its own, what it shows, and lakes compared."""
 
 import io
 import os
@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
 
 from jobs.cli import invoke
 from jobs.engine.progress import Counts
-from jobs.lake.leaderboard import ask
+from jobs.lake.leaderboard import ask, connect
 
 HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_TOKEN_PATH")
 PATIENCE = 120.0
@@ -54,6 +56,13 @@ class Notes:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+class Terminal(io.StringIO):
+    """Text that believes it is on a screen."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def run_cli(*arguments: object) -> Ran:
@@ -122,20 +131,18 @@ _VARYING = {
 def differences(lake: Path, other: Path, ignore: Sequence[str] = ()) -> list[str]:
     """What one lake holds and the other does not, but for times, as table and repository."""
     found = []
-    for table, varying in _VARYING.items():
-        known = ask(lake, f"SELECT * FROM {table} LIMIT 0").column_names
-        left_out = ", ".join(name for name in (*varying, *ignore) if name in known)
-        for one, two in ((lake, other), (other, lake)):
-            here, there = (snapshot(each, table, left_out) for each in (one, two))
-            query = f"SELECT repo_id FROM ({here} EXCEPT ALL {there})"
-            found += [f"{table} {row['repo_id']} only in {one.name}" for row in rows(one, query)]
+    with connect(lake) as one, connect(other) as two:
+        for table, varying in _VARYING.items():
+            left_out = (*varying, *ignore)
+            one.register("here", _contents(one, table, left_out))
+            one.register("there", _contents(two, table, left_out))
+            for place, mine, theirs in ((lake, "here", "there"), (other, "there", "here")):
+                missing = one.sql(f"SELECT repo_id FROM (FROM {mine} EXCEPT ALL FROM {theirs})").fetchall()
+                found += [f"{table} {repo_id} only in {place.name}" for (repo_id,) in missing]
     return found
 
 
-def snapshot(lake: Path, table: str, left_out: str) -> str:
-    """A query for `table` of `lake` that can stand beside one of another lake."""
-    from jobs.lake.leaderboard import SQL_VIEWS, TABLE_VIEWS
-
-    folder = "models" if table == "models" else table
-    assert folder in (*TABLE_VIEWS, *SQL_VIEWS)
-    return f"SELECT * EXCLUDE ({left_out}) FROM read_parquet('{lake}/{folder}/*.parquet', union_by_name=true)"
+def _contents(lake: duckdb.DuckDBPyConnection, table: str, left_out: Sequence[str]) -> pa.Table:
+    """The live rows of a table, which after a compaction are no longer those of its folder."""
+    held = lake.sql(f"FROM {table}").to_arrow_table()
+    return held.select([name for name in held.column_names if name not in left_out])
