@@ -1,4 +1,4 @@
-"""The matrices of a file on the host, several on the way at once: the last step of a solve costs less in company."""
+"""The matrices of a file on the host, several on the way at once: a solve ends at less cost in company."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def _begun(job: Job, config: ScanConfig) -> _Begun | None:
 
 
 def _gathers(job: Job, weights: eigen.Weights, config: ScanConfig) -> bool:
-    """Whether a matrix is of a kind and size that gains; a pair needs its Gram matrix, which would have to wait."""
+    """Whether a matrix gains: a large one does not, and a pair's Gram matrix would have to wait with it."""
     alone = isinstance(weights, LoraWeights) or config.matrices.transforms(weights.shape)
     side = min(weights.shape[:2])
     small = side < TORCH_FROM_SIDE and side <= config.matrices.max_evals_exact

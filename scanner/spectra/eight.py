@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numba
 
@@ -23,108 +23,112 @@ if TYPE_CHECKING:
 LANES = 8
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_inlined = numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+_FUSED = {"contract"}
+"""A product may be fused with a sum; nothing else that IEEE forbids."""
+
+inlined = numba.njit(nogil=True, fastmath=_FUSED, error_model="numpy")
+"""For the parts of a function compiled with `in_lanes`."""
 
 
 def in_lanes(signature: str) -> Callable[[_F], _F]:
     """Compile a function of this `signature` with LLVM's superword vectorizer, which numba leaves off."""
 
     def compiled(function: _F) -> _F:
-        usual, numba.config.SLP_VECTORIZE = numba.config.SLP_VECTORIZE, 1
+        settings: Any = numba.config
+        usual, settings.SLP_VECTORIZE = settings.SLP_VECTORIZE, 1
         try:
-            jit = numba.njit(
-                signature, nogil=True, cache=True, fastmath={"contract"}, error_model="numpy"
-            )
-            return jit(function)  # type: ignore[no-any-return]
+            jit: Any = numba.njit(signature, cache=True, nogil=True, fastmath=_FUSED, error_model="numpy")
+            return cast(_F, jit(function))
         finally:
-            numba.config.SLP_VECTORIZE = usual
+            settings.SLP_VECTORIZE = usual
 
     return compiled
 
 
-@_inlined
+@inlined
 def all_of(x: float) -> Eight:
     """The same number in every lane."""
     return (x, x, x, x, x, x, x, x)
 
 
-@_inlined
+@inlined
 def row(a: NDArray[np.float64], i: int) -> Eight:
-    """a[i], (8,)."""
+    """The eight numbers a[i]."""
     return (a[i, 0], a[i, 1], a[i, 2], a[i, 3], a[i, 4], a[i, 5], a[i, 6], a[i, 7])
 
 
-@_inlined
+@inlined
 def set_row(a: NDArray[np.float64], i: int, x: Eight) -> None:
-    """a[i] = x."""
+    """Put eight numbers at a[i]."""
     a[i, 0], a[i, 1], a[i, 2], a[i, 3] = x[0], x[1], x[2], x[3]
     a[i, 4], a[i, 5], a[i, 6], a[i, 7] = x[4], x[5], x[6], x[7]
 
 
-@_inlined
+@inlined
 def plus(x: Eight, y: Eight) -> Eight:
-    """x + y."""
+    """Sum."""
     return (
         x[0] + y[0], x[1] + y[1], x[2] + y[2], x[3] + y[3],
         x[4] + y[4], x[5] + y[5], x[6] + y[6], x[7] + y[7],
     )  # fmt: skip
 
 
-@_inlined
+@inlined
 def minus(x: Eight, y: Eight) -> Eight:
-    """x - y."""
+    """Difference."""
     return (
         x[0] - y[0], x[1] - y[1], x[2] - y[2], x[3] - y[3],
         x[4] - y[4], x[5] - y[5], x[6] - y[6], x[7] - y[7],
     )  # fmt: skip
 
 
-@_inlined
+@inlined
 def times(x: Eight, y: Eight) -> Eight:
-    """x y."""
+    """Product."""
     return (
         x[0] * y[0], x[1] * y[1], x[2] * y[2], x[3] * y[3],
         x[4] * y[4], x[5] * y[5], x[6] * y[6], x[7] * y[7],
     )  # fmt: skip
 
 
-@_inlined
+@inlined
 def plus_product(t: Eight, x: Eight, y: Eight) -> Eight:
-    """t + x y."""
+    """Sum of t and x y."""
     return (
         t[0] + x[0] * y[0], t[1] + x[1] * y[1], t[2] + x[2] * y[2], t[3] + x[3] * y[3],
         t[4] + x[4] * y[4], t[5] + x[5] * y[5], t[6] + x[6] * y[6], t[7] + x[7] * y[7],
     )  # fmt: skip
 
 
-@_inlined
+@inlined
 def minus_product(t: Eight, x: Eight, y: Eight) -> Eight:
-    """t - x y."""
+    """Difference of t and x y."""
     return (
         t[0] - x[0] * y[0], t[1] - x[1] * y[1], t[2] - x[2] * y[2], t[3] - x[3] * y[3],
         t[4] - x[4] * y[4], t[5] - x[5] * y[5], t[6] - x[6] * y[6], t[7] - x[7] * y[7],
     )  # fmt: skip
 
 
-@_inlined
+@inlined
 def inverse(x: Eight) -> Eight:
-    """1 / x, and 1 where x is not positive."""
+    """Of 1 / x, and 1 where x is not positive."""
+    y = either(positive(x), x, all_of(1.0))
     return (
-        1.0 / (x[0] if x[0] > 0.0 else 1.0), 1.0 / (x[1] if x[1] > 0.0 else 1.0), 1.0 / (x[2] if x[2] > 0.0 else 1.0), 1.0 / (x[3] if x[3] > 0.0 else 1.0),
-        1.0 / (x[4] if x[4] > 0.0 else 1.0), 1.0 / (x[5] if x[5] > 0.0 else 1.0), 1.0 / (x[6] if x[6] > 0.0 else 1.0), 1.0 / (x[7] if x[7] > 0.0 else 1.0),
+        1.0 / y[0], 1.0 / y[1], 1.0 / y[2], 1.0 / y[3],
+        1.0 / y[4], 1.0 / y[5], 1.0 / y[6], 1.0 / y[7],
     )  # fmt: skip
 
 
-@_inlined
+@inlined
 def positive(x: Eight) -> Flags:
-    """x > 0."""
+    """Whether x > 0."""
     return (
         x[0] > 0.0, x[1] > 0.0, x[2] > 0.0, x[3] > 0.0,
         x[4] > 0.0, x[5] > 0.0, x[6] > 0.0, x[7] > 0.0,
     )  # fmt: skip
 
 
-@_inlined
+@inlined
 def from_on(i: int, first: Places) -> Flags:
     """Whether i has come to each lane's place."""
     return (
@@ -133,16 +137,16 @@ def from_on(i: int, first: Places) -> Flags:
     )  # fmt: skip
 
 
-@_inlined
+@inlined
 def either(on: Flags, x: Eight, y: Eight) -> Eight:
-    """x where `on`, else y."""
+    """Of x where `on`, else of y."""
     return (
         x[0] if on[0] else y[0], x[1] if on[1] else y[1], x[2] if on[2] else y[2], x[3] if on[3] else y[3],
         x[4] if on[4] else y[4], x[5] if on[5] else y[5], x[6] if on[6] else y[6], x[7] if on[7] else y[7],
     )  # fmt: skip
 
 
-@_inlined
+@inlined
 def reflection(square: Eight, x: Eight) -> tuple[Eight, Eight]:
     """For vectors of that squared norm and first element x: what x becomes, -+ the norm, and tau."""
     end = (
@@ -153,6 +157,6 @@ def reflection(square: Eight, x: Eight) -> tuple[Eight, Eight]:
     return end, either(positive(step), inverse(step), all_of(0.0))
 
 
-@_inlined
+@inlined
 def _end(square: float, x: float) -> float:
     return -math.copysign(math.sqrt(square), x)

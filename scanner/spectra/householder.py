@@ -18,6 +18,7 @@ from scanner.spectra.eight import (
     LANES,
     all_of,
     in_lanes,
+    inlined,
     minus,
     minus_product,
     plus,
@@ -35,12 +36,7 @@ LANES_TO_SIDE = 192
 """Beyond it eight matrices outgrow the caches, and one at a time is as fast (measured 2026-11)."""
 
 # Sums may be taken in any order here: no result depends on the last bits.
-_compiled = numba.njit(
-    nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy"
-)
-
-
-_inlined = numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+_compiled = numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
 
 
 @_compiled
@@ -111,7 +107,7 @@ def reduce_one(a: NDArray[np.float64], diagonal: NDArray[np.float64], squares: N
             v_[i], w_[i] = u_[i], p_[i] - 0.5 * tau * dot * u_[i]
 
 
-@_inlined
+@inlined
 def _reduce_eight(a: NDArray[np.float64], d: NDArray[np.float64], e: NDArray[np.float64]) -> None:
     """Eight matrices (M, M, 8), overwritten, into d and e, (M, 8) each, in the steps of `reduce_one`."""
     side = len(a)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 
 from scanner.spectra.eight import (
@@ -20,6 +19,7 @@ from scanner.spectra.eight import (
     either,
     from_on,
     in_lanes,
+    inlined,
     inverse,
     minus,
     minus_product,
@@ -42,10 +42,8 @@ _FAINT = 1e-8
 _MOST_SWEEPS = 40
 """Sweeps for each eigenvalue; all but contrived matrices take 1.8."""
 
-_inlined = numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy")
 
-
-@_inlined
+@inlined
 def _advance(
     d: NDArray[np.float64],
     e: NDArray[np.float64],
@@ -53,7 +51,7 @@ def _advance(
     faint: NDArray[np.float64],
     shift: NDArray[np.float64],
 ) -> int:
-    """Take every lane past the eigenvalues that it has found, and choose its shift; the least place of all."""
+    """Take every lane past what it has found, and choose its shift; returns the least place of all."""
     last = len(d) - 1
     least = last
     for lane in range(LANES):
@@ -70,7 +68,7 @@ def _advance(
     return least
 
 
-@_inlined
+@inlined
 def _sweep(d: NDArray[np.float64], e: NDArray[np.float64], first: Places, shift: Eight, least: int) -> None:
     """One QL sweep from the end up to each lane's place; above that place a lane changes nothing."""
     c, s = all_of(1.0), all_of(0.0)
@@ -94,7 +92,7 @@ def _sweep(d: NDArray[np.float64], e: NDArray[np.float64], first: Places, shift:
     set_row(d, least, either(ends, plus(shift, gamma), row(d, least)))
 
 
-@_inlined
+@inlined
 def _solve_eight(
     d: NDArray[np.float64],
     e: NDArray[np.float64],
