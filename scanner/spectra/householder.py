@@ -1,9 +1,13 @@
-"""Compiled: symmetric matrices of small and middle side made tridiagonal, which keeps their eigenvalues.
+"""Compiled: symmetric matrices made tridiagonal, which keeps their eigenvalues.
 
-For each column a reflection H = 1 - tau u u^T clears what lies below the subdiagonal, and the rest becomes
-A - v w^T - w v^T with v = u, p = tau A u, w = p - (tau/2)(p . u) u (Golub & Van Loan, Matrix Computations,
-8.3.1). The update of one step and the product A u of the next are made in one pass over the lower triangle,
-where LAPACK's dsytrd makes two. Up to side `LANES_TO_SIDE` eight matrices are reduced side by side.
+From the last row up, a reflection H = 1 - tau u u^T clears a row but for its diagonal and the element before
+it, and what lies above becomes A - v w^T - w v^T with v = u, p = tau A u, w = p - (tau/2)(p . u) u (Golub &
+Van Loan, Matrix Computations, 8.3.1). The update of one step and the product A u of the next are made in
+one pass over the lower triangle, where LAPACK's dsytrd makes two.
+
+Rows are cut into blocks of eight columns; those on the diagonal are kept whole, both triangles of them, so that
+every load is one of eight numbers. What lies beyond the part still to be reduced holds leftovers, which
+meet zeros of u, v and w.
 """
 
 from __future__ import annotations
@@ -11,7 +15,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 
 from scanner.spectra.eight import (
@@ -19,11 +22,9 @@ from scanner.spectra.eight import (
     all_of,
     in_lanes,
     inlined,
-    minus,
     minus_product,
     plus,
     plus_product,
-    reflection,
     row,
     set_row,
     times,
@@ -32,139 +33,152 @@ from scanner.spectra.eight import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LANES_TO_SIDE = 192
-"""Beyond it eight matrices outgrow the caches, and one at a time is as fast (measured 2026-11)."""
+    from scanner.spectra.eight import Eight
 
-# Sums may be taken in any order here: no result depends on the last bits.
-_compiled = numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
+    Vectors = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+    """v, w, u and p, as blocks (blocks, 8) or, in the same memory, as numbers."""
 
-
-@_compiled
-def _two_rows(
-    r: NDArray[np.float64],
-    s: NDArray[np.float64],
-    at_r: tuple[float, float, float],
-    at_s: tuple[float, float, float],
-    v: NDArray[np.float64],
-    w: NDArray[np.float64],
-    u: NDArray[np.float64],
-    p: NDArray[np.float64],
-) -> tuple[float, float]:
-    """Two rows updated, and what they add to p = A u: at the columns in place, at the rows returned."""
-    vr, wr, ur = at_r
-    vs, ws, us = at_s
-    of_r = of_s = 0.0
-    for c in range(len(r)):
-        x = r[c] - (vr * w[c] + wr * v[c])
-        y = s[c] - (vs * w[c] + ws * v[c])
-        r[c], s[c] = x, y
-        of_r += x * u[c]
-        of_s += y * u[c]
-        p[c] += x * ur + y * us
-    return of_r, of_s
-
-
-@_compiled
-def reduce_one(a: NDArray[np.float64], diagonal: NDArray[np.float64], squares: NDArray[np.float64]) -> None:
-    """One matrix (M, M), whose lower triangle is overwritten, into `diagonal` and `squares`, (M,) each.
-
-    `squares` holds the squares of the off-diagonal elements and a last 0. Cost 4/3 M^3 flops.
-    """
-    side = len(a)
-    v, w, u, p = np.zeros(side), np.zeros(side), np.zeros(side), np.zeros(side)
-    for j in range(side):
-        diagonal[j] = a[j, j] - 2.0 * v[j] * w[j]
-        squares[j] = 0.0
-        if j == side - 1:
-            break
-        next_, size = j + 1, side - j - 1
-        v_, w_, u_, p_ = v[next_:], w[next_:], u[next_:], p[next_:]
-        for i in range(size):
-            u_[i], p_[i] = a[next_ + i, j] - (v[j] * w_[i] + w[j] * v_[i]), 0.0
-            squares[j] += u_[i] * u_[i]
-        end = -math.copysign(math.sqrt(squares[j]), u_[0])
-        tau = end * (end - u_[0])
-        tau = 1.0 / tau if tau > 0.0 else 0.0
-        u_[0] -= end
-        if size % 2:
-            a[next_, next_] -= 2.0 * v_[0] * w_[0]
-            p_[0] += a[next_, next_] * u_[0]
-        for i in range(size % 2, size, 2):
-            k = next_ + i
-            r, s = a[k, next_:k], a[k + 1, next_:k]
-            at_r, at_s = (v_[i], w_[i], u_[i]), (v_[i + 1], w_[i + 1], u_[i + 1])
-            of_r, of_s = _two_rows(r, s, at_r, at_s, v_, w_, u_, p_)
-            a[k, k] -= 2.0 * v_[i] * w_[i]
-            a[k + 1, k] -= v_[i + 1] * w_[i] + w_[i + 1] * v_[i]
-            a[k + 1, k + 1] -= 2.0 * v_[i + 1] * w_[i + 1]
-            p_[i] += of_r + a[k, k] * u_[i] + a[k + 1, k] * u_[i + 1]
-            p_[i + 1] += of_s + a[k + 1, k] * u_[i] + a[k + 1, k + 1] * u_[i + 1]
-        dot = 0.0
-        for i in range(size):
-            p_[i] *= tau
-            dot += p_[i] * u_[i]
-        for i in range(size):
-            v_[i], w_[i] = u_[i], p_[i] - 0.5 * tau * dot * u_[i]
+_ROWS = 4
+"""Rows of one pass: they share the loads of u, v, w and p, and leave room in 32 registers."""
 
 
 @inlined
-def _reduce_eight(a: NDArray[np.float64], d: NDArray[np.float64], e: NDArray[np.float64]) -> None:
-    """Eight matrices (M, M, 8), overwritten, into d and e, (M, 8) each, in the steps of `reduce_one`."""
-    side = len(a)
-    v, w = np.zeros((side, LANES)), np.zeros((side, LANES))
-    u, p = np.zeros((side, LANES)), np.zeros((side, LANES))
-    for j in range(side):
-        vj, wj = row(v, j), row(w, j)
-        set_row(d, j, minus_product(minus_product(row(a[j], j), vj, wj), vj, wj))
-        square = all_of(0.0)
-        for i in range(j + 1, side):
-            x = minus_product(minus_product(row(a[i], j), vj, row(w, i)), wj, row(v, i))
-            square = plus_product(square, x, x)
-            set_row(u, i, x)
-            set_row(p, i, all_of(0.0))
-        set_row(e, j, square)
-        if j == side - 1:
-            break
-        end, tau = reflection(square, row(u, j + 1))
-        set_row(u, j + 1, minus(row(u, j + 1), end))
-        for i in range(j + 1, side):
-            vi, wi, ui, of_row = row(v, i), row(w, i), row(u, i), all_of(0.0)
-            for c in range(j + 1, i):
-                x = minus_product(minus_product(row(a[i], c), vi, row(w, c)), wi, row(v, c))
-                set_row(a[i], c, x)
-                of_row = plus_product(of_row, x, row(u, c))
-                set_row(p, c, plus_product(row(p, c), x, ui))
-            x = minus_product(minus_product(row(a[i], i), vi, wi), wi, vi)
-            set_row(a[i], i, x)
-            set_row(p, i, plus(row(p, i), plus_product(of_row, x, ui)))
-        dot = all_of(0.0)
-        for i in range(j + 1, side):
-            set_row(p, i, times(row(p, i), tau))
-            dot = plus_product(dot, row(p, i), row(u, i))
-        half = times(times(dot, tau), all_of(0.5))
-        for i in range(j + 1, side):
-            set_row(v, i, row(u, i))
-            set_row(w, i, minus_product(row(p, i), half, row(u, i)))
+def _copy(matrix: NDArray[np.float64], scale: float, a: NDArray[np.float64]) -> None:
+    """The lower triangle of a matrix, and the blocks on its diagonal whole, times `scale`."""
+    for i in range(len(matrix)):
+        for c in range(i + 1):
+            a[i, c] = matrix[i, c] * scale
+        for c in range(i - i % LANES, i):
+            a[c, i] = a[i, c]
+
+
+@inlined
+def _dot(x: NDArray[np.float64], y: NDArray[np.float64], used: int) -> float:
+    eight = all_of(0.0)
+    for c in range(used):
+        eight = plus_product(eight, row(x, c), row(y, c))
+    return ((eight[0] + eight[1]) + (eight[2] + eight[3])) + ((eight[4] + eight[5]) + (eight[6] + eight[7]))
+
+
+@inlined
+def _clear(x: NDArray[np.float64], start: int, stop: int) -> None:
+    for i in range(start, stop):
+        x[i] = 0.0
+
+
+@inlined
+def _next_row(r: NDArray[np.float64], j: int, used: int, blocks: Vectors, numbers: Vectors) -> float:
+    """Row j brought up to date into u, but for its diagonal element, which is returned; p begins at 0."""
+    v, w, u, p = blocks
+    vj, wj = all_of(numbers[0][j]), all_of(numbers[1][j])
+    for c in range(used):
+        set_row(u, c, minus_product(minus_product(row(r, c), vj, row(w, c)), wj, row(v, c)))
+        set_row(p, c, all_of(0.0))
+    found: float = numbers[2][j]
+    _clear(numbers[2], j, used * LANES)
+    return found
+
+
+@inlined
+def _update(r: NDArray[np.float64], c: int, vi: Eight, wi: Eight, vc: Eight, wc: Eight) -> Eight:
+    """Block c of a row brought up to date."""
+    x = minus_product(minus_product(row(r, c), vi, wc), wi, vc)
+    set_row(r, c, x)
+    return x
+
+
+@inlined
+def _pass(a: NDArray[np.float64], i: int, blocks: Vectors, numbers: Vectors, sums: NDArray[np.float64]) -> None:
+    """Rows i to i + 3 brought up to date, and their part of A u: at the columns in p, at the rows in `sums`.
+
+    The block on the diagonal, being whole, adds to the rows alone.
+    """
+    v, w, u, p = blocks
+    vs, ws, us, _ = numbers
+    v0, v1, v2, v3 = all_of(vs[i]), all_of(vs[i + 1]), all_of(vs[i + 2]), all_of(vs[i + 3])
+    w0, w1, w2, w3 = all_of(ws[i]), all_of(ws[i + 1]), all_of(ws[i + 2]), all_of(ws[i + 3])
+    u0, u1, u2, u3 = all_of(us[i]), all_of(us[i + 1]), all_of(us[i + 2]), all_of(us[i + 3])
+    r0, r1, r2, r3 = a[i], a[i + 1], a[i + 2], a[i + 3]
+    t0 = t1 = t2 = t3 = all_of(0.0)
+    last = i // LANES
+    for c in range(last):
+        vc, wc, uc = row(v, c), row(w, c), row(u, c)
+        x0, x1 = _update(r0, c, v0, w0, vc, wc), _update(r1, c, v1, w1, vc, wc)
+        x2, x3 = _update(r2, c, v2, w2, vc, wc), _update(r3, c, v3, w3, vc, wc)
+        t0, t1 = plus_product(t0, x0, uc), plus_product(t1, x1, uc)
+        t2, t3 = plus_product(t2, x2, uc), plus_product(t3, x3, uc)
+        above = plus_product(plus_product(row(p, c), x0, u0), x1, u1)
+        set_row(p, c, plus(above, plus_product(times(x2, u2), x3, u3)))
+    vc, wc, uc = row(v, last), row(w, last), row(u, last)
+    set_row(sums, 0, plus_product(t0, _update(r0, last, v0, w0, vc, wc), uc))
+    set_row(sums, 1, plus_product(t1, _update(r1, last, v1, w1, vc, wc), uc))
+    set_row(sums, 2, plus_product(t2, _update(r2, last, v2, w2, vc, wc), uc))
+    set_row(sums, 3, plus_product(t3, _update(r3, last, v3, w3, vc, wc), uc))
+
+
+@inlined
+def _next_update(j: int, used: int, tau: float, blocks: Vectors, numbers: Vectors) -> None:
+    """The vectors v and w of this reflection, from u and p = A u."""
+    v, w, u, p = blocks
+    half, of_p = all_of(0.5 * tau * tau * _dot(p, u, used)), all_of(tau)
+    for c in range(used):
+        set_row(v, c, row(u, c))
+        set_row(w, c, minus_product(times(of_p, row(p, c)), half, row(u, c)))
+    _clear(numbers[1], j, used * LANES)
+
+
+@inlined
+def _reduce(
+    a: NDArray[np.float64],
+    blocks: Vectors,
+    numbers: Vectors,
+    sums: NDArray[np.float64],
+    diagonal: NDArray[np.float64],
+    squares: NDArray[np.float64],
+) -> None:
+    """One matrix, overwritten; the vectors are zeros."""
+    u, ps, us = blocks[2], numbers[3], numbers[2]
+    for step in range(len(diagonal)):
+        j = len(diagonal) - 1 - step
+        used = j // LANES + 1
+        diagonal[step] = _next_row(a[j], j, used, blocks, numbers)
+        squares[step] = _dot(u, u, used)
+        if j == 0:
+            return
+        end = -math.copysign(math.sqrt(squares[step]), us[j - 1])
+        tau = end * (end - us[j - 1])
+        tau = 1.0 / tau if tau > 0.0 else 0.0
+        us[j - 1] -= end
+        for i in range(0, j, _ROWS):
+            _pass(a, i, blocks, numbers, sums)
+            for k in range(_ROWS):
+                for lane in range(LANES):
+                    ps[i + k] += sums[k, lane]
+        _next_update(j, used, tau, blocks, numbers)
 
 
 @in_lanes("void(float64[:, :, ::1], float64[::1], float64[:, ::1], float64[:, ::1])")
-def reduce_eights(
+def reduce_matrices(
     matrices: NDArray[np.float64],
     scales: NDArray[np.float64],
     diagonals: NDArray[np.float64],
     squares: NDArray[np.float64],
 ) -> None:
-    """All of (k, M, M), each times its scale, into `diagonals` and `squares`, (k, M) each; see reduce_one."""
+    """All of (k, M, M), each times its scale, by their lower triangles, into tridiagonal form.
+
+    `diagonals` and `squares` are (k, M): of the off-diagonal elements the squares, the last of each 0. The
+    first element belongs to the last row. Cost 4/3 M^3 flops each, and 8 M^2 bytes.
+    """
     count, side = diagonals.shape
-    a = np.empty((side, side, LANES))
-    d, e = np.empty((side, LANES)), np.empty((side, LANES))
-    for start in range(0, count, LANES):
-        for lane in range(LANES):
-            of = min(start + lane, count - 1)
-            for i in range(side):
-                for c in range(i + 1):
-                    a[i, c, lane] = matrices[of, i, c] * scales[of]
-        _reduce_eight(a, d, e)
-        for lane in range(min(LANES, count - start)):
-            for i in range(side):
-                diagonals[start + lane, i], squares[start + lane, i] = d[i, lane], e[i, lane]
+    blocks = (side + LANES - 1) // LANES
+    flat = np.zeros((blocks * LANES, blocks * LANES))
+    a = flat.reshape(blocks * LANES, blocks, LANES)
+    v, w = np.zeros((blocks, LANES)), np.zeros((blocks, LANES))
+    u, p = np.zeros((blocks, LANES)), np.zeros((blocks, LANES))
+    vs, ws, us, ps = v.reshape(-1), w.reshape(-1), u.reshape(-1), p.reshape(-1)
+    sums = np.empty((_ROWS, LANES))
+    for k in range(count):
+        _copy(matrices[k], scales[k], flat)
+        _clear(vs, 0, len(vs))
+        _clear(ws, 0, len(ws))
+        _reduce(a, (v, w, u, p), (vs, ws, us, ps), sums, diagonals[k], squares[k])
