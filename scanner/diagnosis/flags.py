@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scanner.diagnosis.pairs import pair_findings, pair_model_findings, scale_changes, shifted
+from scanner.diagnosis.pairs import pair_findings, pair_model_findings, scale_changes, shifted, unseen
 from scanner.diagnosis.spread import deviations
 from schemas.config import TRUNCATED_ESTIMATOR, Thresholds
 from schemas.results import BlockStatus, FailureKind, Flag, FlagKind, Phase, RowStatus
@@ -48,9 +48,14 @@ def layer_findings(row: LayerMetrics, limits: Thresholds) -> tuple[Flag, ...]:
     return (*_tail_findings(row, limits), *_bulk_findings(row, limits), *_null_findings(row))
 
 
-def model_findings(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[Flag, ...]:
-    """What the rows of one model say together, by themselves and against the base."""
-    return (*_untrained(rows, limits), *pair_model_findings(rows, limits))
+def model_findings(
+    rows: Sequence[LayerMetrics], limits: Thresholds, *, whole: bool = True
+) -> tuple[Flag, ...]:
+    """What the rows of one model say together, by themselves and against the base.
+
+    `whole` is False where a file of it could not be read, so that there are tensors without a row.
+    """
+    return (*_untrained(rows, limits), *pair_model_findings(rows, limits, whole=whole))
 
 
 def _untrained(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[Flag, ...]:
@@ -62,9 +67,11 @@ def _untrained(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[Flag, 
     random = sum(row.phase == Phase.RANDOM_LIKE for row in bulks)
     if softrank < limits.untrained_softrank or random < limits.untrained_share * len(bulks):
         return ()
+    missing = sum(map(unseen, rows))
     sentence = (
         f"{random} of {len(bulks)} layers have the spectrum of a random matrix and the median soft rank is "
         f"{softrank:.2f} (1 = pure noise): the model looks untrained"
+        f"{f'; {missing} that failed or are beyond a limit are not counted' if missing else ''}"
     )
     return (Flag(FlagKind.UNTRAINED_LIKE, softrank, limits.untrained_softrank, sentence),)
 

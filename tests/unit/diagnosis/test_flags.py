@@ -310,3 +310,10 @@ def test_untrained_counts_only_rows_with_a_bulk():
     rows = [replace(SOUND, mp_softrank=1.0, phase=Phase.RANDOM_LIKE) for _ in range(3)]
     rows += [replace(SOUND, bulk_status="too_small", mp_softrank=None, phase=Phase.UNDECIDED)] * 10
     assert model_findings(rows, LIMITS) == ()
+
+
+def test_untrained_names_the_layers_that_are_not_counted():
+    rows = [replace(SOUND, mp_softrank=1.0, phase=Phase.RANDOM_LIKE) for _ in range(4)]
+    failed = replace(ROW, status="failed", status_reason="nonfinite")
+    assert model_findings(rows, LIMITS)[0].sentence.endswith("the model looks untrained")
+    assert "; 2 that failed or are beyond" in model_findings([*rows, failed, failed], LIMITS)[0].sentence
