@@ -166,10 +166,17 @@ def _bulk_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:
             f"no eigenvalue leaves the Marchenko-Pastur bulk (KS distance {row.mp_D or 0:.3f}, soft rank "
             f"{row.mp_softrank or 0:.2f}): the layer looks random"
         )
-        yield Flag(FlagKind.RANDOM_LIKE, row.mp_softrank, None, sentence)
+        yield Flag(FlagKind.RANDOM_LIKE, row.mp_softrank, _softrank_at_edge(row), sentence)
     if row.rank0_frac is not None and row.rank0_frac >= limits.rank0_share and row.quant_method is None:
         sentence = f"{row.rank0_frac:.0%} of the eigenvalues have collapsed to zero"
         yield Flag(FlagKind.RANK_COLLAPSE, row.rank0_frac, limits.rank0_share, sentence)
+
+
+def _softrank_at_edge(row: LayerMetrics) -> float | None:
+    """Soft rank of a spectrum that ends at lambda_edge: a lower one has an eigenvalue beyond it, a spike."""
+    if row.lambda_plus is None or row.lambda_edge is None:
+        return None
+    return min(1.0, row.lambda_plus / row.lambda_edge)
 
 
 def _null_findings(row: LayerMetrics) -> Iterator[Flag]:
