@@ -9,6 +9,8 @@ import numpy as np
 
 from scanner.diagnosis.pairs import pair_findings, pair_model_findings, scale_changes, shifted, unseen
 from scanner.diagnosis.spread import deviations
+from scanner.weights.lora import updated_module
+from scanner.weights.roles import role
 from schemas.config import TRUNCATED_ESTIMATOR, Thresholds
 from schemas.results import BlockStatus, FailureKind, Flag, FlagKind, Phase, RowStatus
 from schemas.rows import LayerMetrics
@@ -204,7 +206,7 @@ def _scale_findings(row: LayerMetrics, siblings: _Siblings, limits: Thresholds) 
         side = "below" if siblings.deviation < 0 else "above"
         sentence = (
             f"the spectral norm is 10^{size:.1f} {side} the median of its {siblings.count} siblings "
-            f"({row.role}, {row.N} x {row.M})"
+            f"({_kind(row)}, {row.N} x {row.M})"
         )
         yield Flag(FlagKind.SCALE_OUTLIER, siblings.deviation, threshold, sentence)
 
@@ -213,7 +215,7 @@ def _compare_siblings(rows: Sequence[LayerMetrics], least: int) -> Mapping[int, 
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         if row.log_spectral_norm is not None:
-            key = (row.component, row.role, row.N, row.M, row.kernel_size, row.conv_mode)
+            key = (row.component, _kind(row), row.N, row.M, row.kernel_size, row.conv_mode)
             groups[key].append(i)
     found: dict[int, _Siblings] = {}
     for members in groups.values():
@@ -222,3 +224,10 @@ def _compare_siblings(rows: Sequence[LayerMetrics], least: int) -> Mapping[int, 
         away, spread = deviations([rows[i].log_spectral_norm for i in members])
         found |= {i: _Siblings(float(d), len(members), spread) for i, d in zip(members, away, strict=True)}
     return found
+
+
+def _kind(row: LayerMetrics) -> str:
+    """What a row is one of many of: a role, or LoRA updates of one role and rank."""
+    if row.lora_rank is None:
+        return row.role
+    return f"{row.role} of {role(updated_module(row.tensor), 2)}, rank {row.lora_rank}"

@@ -38,6 +38,12 @@ def place_of(tensor: TensorRef) -> Place:
     return tensor.file.path, tensor.name
 
 
+def updated_module(name: str) -> str:
+    """Module that the factor called `name` is an update of; a name of another kind is its own module."""
+    match = _FACTOR.fullmatch(name)
+    return match["module"] if match else name
+
+
 def lora_pairs(tensors: Sequence[TensorRef], config: Mapping[str, Any]) -> dict[Place, LoraPair]:
     """The pairs among `tensors`, under the place of their A factor.
 
