@@ -8,6 +8,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from scanner.api import read_matrices, scan, spectrum
+from scanner.pipeline import run_unit
+from scanner.planning import plan_repository
+from scanner.sources.local import LocalSource
 from schemas.config import ScanConfig, TailRules, profile_config
 from schemas.results import Role
 
@@ -95,6 +98,28 @@ def test_nothing_is_lost_and_a_bad_factor_costs_its_row(tmp_path):
     assert (rows["x.lora_A.weight"].status, rows["z.lora_A.weight"].spectrum_method) == ("ok", "gram_f64")
     bad = rows["y.lora_A.weight"]
     assert (bad.status, bad.status_reason, bad.num_nonfinite) == ("failed", "nonfinite", 2)
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), [16], "16", -16])
+def test_a_scale_that_means_nothing_costs_the_pair_and_says_why(tmp_path, alpha):
+    """Any scale of ours would be a guess."""
+    folder = save(tmp_path, pair(*factors()) | {"full.weight": factors()[0]}, lora_alpha=alpha)
+    source = LocalSource(folder)
+    plan = plan_repository(source, source.repository("owner/name"), ScanConfig())
+    done = run_unit(source, plan.units[0], ScanConfig())
+    rows = {row.tensor.removeprefix(TARGET + "."): row for row in done.rows}
+    row = rows["lora_A.weight"]
+    assert (row.status, row.status_reason, row.lora_scale, row.norm) == ("failed", "lora_scale", None, None)
+    assert rows["full.weight"].status == "ok"
+    (failure,) = done.failures
+    assert (failure.failure_id, failure.kind) == (row.failure_id, "lora_scale")
+    assert failure.message.startswith("adapter_config.json: lora_alpha is ")
+
+
+def test_a_stored_alpha_below_zero_is_no_scale(tmp_path):
+    tensors = pair(*factors(), "x") | {"x.alpha": np.asarray(np.float32(-4))}
+    rows = {row.tensor: row for row in scan(save(tmp_path, tensors))}
+    assert (rows["x.lora_A.weight"].status, rows["x.lora_A.weight"].status_reason) == ("failed", "lora_scale")
 
 
 def test_two_adapters_may_share_one_alpha(tmp_path):
