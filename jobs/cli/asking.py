@@ -70,7 +70,8 @@ def explain(**options: Any) -> None:
 
     REPO is owner/name, owner/name@revision, a model's folder or a .safetensors file; TENSOR a name, or a
     piece of one that no other tensor has. Shows our fit beside that of the powerlaw package, every
-    alternative to a power law, the random bulk, and each finding with its numbers. Where the lake holds a
+    alternative to a power law, the random bulk, and each finding with its numbers; of a LoRA pair, named by
+    its A factor, the spectrum of the update and what its rank allows. Where the lake holds a
     scan of the model, the same commit is read by the same rules, and what only the scan knows (siblings,
     the base, the rest of the lake) is added.
 
