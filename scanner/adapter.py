@@ -30,8 +30,7 @@ def measure_lora(ref: MatrixRef, weights: LoraWeights, config: ScanConfig) -> La
     entries (w_mean and the like) stay NULL; a row is never `counted`.
     """
     started = perf_counter()
-    _require_finite(weights)
-    spectrum = _solved(weights)
+    spectrum = product_spectrum(weights)
     return replace(
         place(ref, config),
         status=RowStatus.OK,
@@ -47,8 +46,13 @@ def measure_lora(ref: MatrixRef, weights: LoraWeights, config: ScanConfig) -> La
     )
 
 
-def _solved(weights: LoraWeights) -> Spectrum:
-    """The spectrum of the product of finite factors; one that is not finite overflowed."""
+def product_spectrum(weights: LoraWeights) -> Spectrum:
+    """Eigenvalues of the update c B A by its factors; see spectra.lowrank.
+
+    Raises NumericsError: nonfinite for NaN or Inf in a factor, eigensolver_error where the product of finite
+    ones overflows.
+    """
+    _require_finite(weights)
     try:
         return solve_product(weights.left, weights.right, weights.scale)
     except NumericsError as error:

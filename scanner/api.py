@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scanner.bases import Bases
 from scanner.diagnosis.flags import judge
@@ -24,7 +24,7 @@ from schemas.errors import NumericsError, ScanError
 from schemas.events import Note
 from schemas.refs import MatrixRef
 from schemas.results import FailureKind, FloatArray, Spectrum
-from schemas.rows import LayerMetrics
+from schemas.rows import Failure, LayerMetrics
 from schemas.work import RepoPlan, Target
 
 StateDict = Mapping[str, Any]
@@ -62,6 +62,23 @@ class Matrix:
         )
 
 
+class Rows(Iterator[LayerMetrics]):
+    """The rows of a scan, made as they are asked for.
+
+    `failures` has, for the repositories whose rows have come, what could not be read or computed: the rows of
+    the lake's table of that name. A failed row names its own by `failure_id`; a file whose header is bad has
+    no rows and is only there.
+    """
+
+    def __init__(self, start: Callable[[list[Failure]], Iterator[LayerMetrics]]) -> None:
+        self.failures: list[Failure] = []
+        self._rows = start(self.failures)
+
+    def __next__(self) -> LayerMetrics:
+        """The next row."""
+        return next(self._rows)
+
+
 def spectrum(weights: Any, *, method: str = "gram", device: str = "cpu") -> Spectrum:
     """Eigenvalues of W^T W of a numpy array, a torch tensor or a Matrix, exact in float64.
 
@@ -81,10 +98,12 @@ def read_matrices(target: str | Path | StateDict, **options: Any) -> Iterator[Ma
     """Iterate over the weight matrices of a path, a hub repository or a state dict.
 
     Streams: one matrix is in memory at a time. `endpoint` and `token` are for the hub. Tensors that are no
-    matrices (see `scan`, which reports them) are passed over.
+    matrices (see `scan`, which reports them) are passed over; a file that can't be read is a RuntimeWarning.
     """
     for source, where in _opened(target, **options):
         plan = _planned(source, where, profile_config("default"))
+        for text in _unread(plan):
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
         for unit in plan.units:
             for ref in unit.matrices:
                 if ref.skip is None:
@@ -98,16 +117,26 @@ def scan(
     config: ScanConfig | None = None,
     device: str = "cpu",
     **options: Any,
-) -> Iterator[LayerMetrics]:
+) -> Rows:
     """Iterate over the rows of `layers` for a path, a hub repository or a state dict.
 
     Rows come repository by repository, judged: siblings are compared before any row of a repository is
-    yielded. Skipped and failed tensors are rows too. `device` is a torch device, or "cpu" for numpy; what it
-    leaves to the CPU is a RuntimeWarning. Raises ScanError when a repository can't be read.
+    yielded. Skipped and failed tensors are rows too; why rows failed, and files without any row, are in
+    `failures` of what is returned. A file that can't be read is a RuntimeWarning too, and so is what
+    `device`, a torch device or "cpu" for numpy, leaves to the CPU. Raises ScanError when a repository can't
+    be read.
     """
-    config = config or profile_config(profile)
-    for source, where in _opened(target, **options):
-        yield from _scanned(source, where, config, device, partial(_sibling, source, **options))
+    settled = config or profile_config(profile)
+
+    def rows(failures: list[Failure]) -> Iterator[LayerMetrics]:
+        for source, where in _opened(target, **options):
+            done = _scanned(source, where, settled, device, partial(_sibling, source, **options))
+            failures += done.failures
+            for text in done.warnings:
+                warnings.warn(text, RuntimeWarning, stacklevel=3)
+            yield from done.rows
+
+    return Rows(rows)
 
 
 def compare(
@@ -129,7 +158,10 @@ def compare(
     with ExitStack() as stack:
         source, where = _the_one(fine_tune, stack, options)
         other, there = _the_one(base, stack, options)
-        return tuple(_scanned(source, where, config, device, lambda _: other, given=there))
+        done = _scanned(source, where, config, device, lambda _: other, given=there)
+    for text in done.warnings:
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    return done.rows
 
 
 def _on_card(weights: eigen.Weights, method: str, device: str) -> Spectrum:
@@ -139,6 +171,14 @@ def _on_card(weights: eigen.Weights, method: str, device: str) -> Spectrum:
     if isinstance(answer, NumericsError):
         raise answer
     return answer.spectrum
+
+
+class _Scanned(NamedTuple):
+    """What came of one repository."""
+
+    rows: tuple[LayerMetrics, ...]
+    failures: tuple[Failure, ...]
+    warnings: tuple[str, ...]
 
 
 class _StoredArray:
@@ -165,8 +205,8 @@ def _scanned(
     device: str,
     open_base: Callable[[Target], Source],
     given: Target | None = None,
-) -> tuple[LayerMetrics, ...]:
-    """All rows of one repository, its base's weights read through `open_base`, judged."""
+) -> _Scanned:
+    """One repository, its base's weights read through `open_base`, its rows judged."""
     bases = Bases(open_base, config, given)
     plan = _sound(bases.plan(source, where, source.repository(where.repo_id, where.revision)))
     outcomes = [
@@ -174,9 +214,16 @@ def _scanned(
         for unit in plan.units
         for out in scan_unit(source, unit, config, device, bases.source(where, unit))
     ]
-    for note in (out for out in outcomes if isinstance(out, Note)):
-        warnings.warn(note.text, RuntimeWarning, stacklevel=3)
-    return judge([out for out in outcomes if isinstance(out, LayerMetrics)], config.thresholds)
+    return _Scanned(
+        rows=judge([out for out in outcomes if isinstance(out, LayerMetrics)], config.thresholds),
+        failures=(*plan.failures, *(out for out in outcomes if isinstance(out, Failure))),
+        warnings=(*_unread(plan), *(out.text for out in outcomes if isinstance(out, Note))),
+    )
+
+
+def _unread(plan: RepoPlan) -> tuple[str, ...]:
+    """What of the repository has no row, and why; a base that can't be had is in the rows' base_status."""
+    return tuple(f"{about.file}: {about.message}" for about in plan.failures if not about.only_of_base)
 
 
 def _sibling(source: Source, where: Target, **options: Any) -> Source:

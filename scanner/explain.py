@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from scanner.adapter import measure_lora, product_spectrum
 from scanner.anatomy import Anatomy
 from scanner.diagnosis.flags import layer_findings
 from scanner.layer import measure
@@ -9,6 +10,7 @@ from scanner.spectra import eigen
 from scanner.spectra.curve import DistanceCurve, distance_curve
 from scanner.spectra.opinion import SecondOpinion, second_opinion
 from scanner.spectra.tailfit import fit_tail
+from scanner.weights.lora import LoraWeights
 from schemas.config import ScanConfig, Stages, profile_config
 from schemas.refs import MatrixRef
 from schemas.results import Flag, Spectrum, TailFit
@@ -42,13 +44,12 @@ def with_every_stage(config: ScanConfig) -> ScanConfig:
 def explain(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig) -> Explanation:
     """Measure one matrix with every stage on, and fit its tail in every way.
 
+    A LoRA pair has what a scan says of it, by its factors: no bulk, no null, and a tail from rank 20 on.
     Raises NumericsError for entries that are not finite. Cost: about three spectra, the bootstrap, and the
     powerlaw package (see spectra.opinion).
     """
     config = with_every_stage(config)
-    held: list[Anatomy] = []
-    row = measure(ref, weights, config, keep=held.append)
-    spectrum, tail = held[0].spectrum, held[0].tail
+    row, spectrum, tail = _measured(ref, weights, config)
     return Explanation(
         row=row,
         spectrum=spectrum,
@@ -58,3 +59,15 @@ def explain(ref: MatrixRef, weights: eigen.Weights, config: ScanConfig) -> Expla
         curve=distance_curve(spectrum.evals, config.tail),
         findings=layer_findings(row, config.thresholds),
     )
+
+
+def _measured(
+    ref: MatrixRef, weights: eigen.Weights, config: ScanConfig
+) -> tuple[LayerMetrics, Spectrum, TailFit]:
+    """The row, eigenvalues and tail of a matrix, or of the product of a LoRA pair."""
+    if isinstance(weights, LoraWeights):
+        spectrum = product_spectrum(weights)
+        return measure_lora(ref, weights, config), spectrum, fit_tail(spectrum, rules=config.tail)
+    held: list[Anatomy] = []
+    row = measure(ref, weights, config, keep=held.append)
+    return row, held[0].spectrum, held[0].tail

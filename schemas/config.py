@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -190,8 +191,10 @@ class ScanConfig:
         return hash(self.profile)
 
     def to_json(self) -> str:
-        """Canonical JSON: equal configs give equal text."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """Canonical JSON: equal configs give equal text, as 6 and 6.0 do in a field of floats."""
+        return json.dumps(
+            _as_declared(asdict(self), asdict(ScanConfig())), sort_keys=True, separators=(",", ":")
+        )
 
     def fingerprint(self) -> str:
         """16 hex digits that name this config and the estimator version."""
@@ -285,6 +288,22 @@ def from_json(text: str) -> ScanConfig:
 def with_conv_mode(config: ScanConfig, mode: ConvMode) -> ScanConfig:
     """Return `config` with another treatment of convolutions."""
     return replace(config, matrices=replace(config.matrices, conv_mode=mode))
+
+
+def _as_declared(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Numbers in the types of their fields, which the defaults have."""
+    return {
+        name: _as_declared(value, defaults[name]) if isinstance(value, dict) else _like(value, defaults[name])
+        for name, value in values.items()
+    }
+
+
+def _like(value: Any, default: Any) -> Any:
+    """`value` as a number of the kind of `default`, where that is the same number."""
+    if not isinstance(value, Real) or not isinstance(default, Real):
+        return value
+    typed: Any = type(default)(value)  # type: ignore[call-arg]
+    return typed if typed == value else value
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -104,13 +104,15 @@ class Cut:
 class LoraPair:
     """What completes the row of a LoRA's A factor: Delta = gain * B A, times the stored `alpha` if any.
 
-    `b` and `alpha` are tensors of the same file as A; `rank` is the inner side of the product.
+    `b` and `alpha` are tensors of the same file as A; `rank` is the inner side of the product. `fault` says
+    what is wrong with a scale that is stated but means nothing; then `gain` means nothing either.
     """
 
     b: TensorRef
     rank: int
     gain: float
     alpha: TensorRef | None = None
+    fault: str = ""
 
     @property
     def others(self) -> tuple[TensorRef, ...]:

@@ -116,6 +116,10 @@ class FailureKind(_Explained):
     BAD_HEADER = "bad_header", "the file is not a valid safetensors file"
     UNSAFE_PATH = "unsafe_path", "a file name that leaves the repository"
     QUANT_LAYOUT_UNKNOWN = "quant_layout_unknown", "the contents of codes and scales do not fit each other"
+    LORA_SCALE = (
+        "lora_scale",
+        "the scale of a LoRA update is stated but means nothing: correct its lora_alpha",
+    )
     NONFINITE = "nonfinite", "the weights contain NaN or Inf"
     READ_ERROR = "read_error", "the file could not be read"
     OUT_OF_MEMORY = "out_of_memory", "not enough memory for this matrix"

@@ -238,7 +238,9 @@ class LayerMetrics:
     d_num_traps: int | None = column("int32", "traps minus the base's", _NO_BASE + ", or null_status not ok")
     scale_change_z: float | None = column("float64", "robust z of d_log_spectral_norm", _NO_CHANGE)
     subspace_overlap10: float | None = column(
-        "float64", "[0,1] of the 10 leading left singular vectors", _NO_BASE + ", or rank below 10"
+        "float64",
+        "[0,1] of the 10 leading left singular vectors of the tall W_NM",
+        _NO_BASE + ", or rank below 10",
     )
     cka: float | None = column(
         "float64", "[0,1] similarity to the base", _ASKED + ", base_status not ok, or equal rows"

@@ -70,7 +70,8 @@ def explain(**options: Any) -> None:
 
     REPO is owner/name, owner/name@revision, a model's folder or a .safetensors file; TENSOR a name, or a
     piece of one that no other tensor has. Shows our fit beside that of the powerlaw package, every
-    alternative to a power law, the random bulk, and each finding with its numbers. Where the lake holds a
+    alternative to a power law, the random bulk, and each finding with its numbers; of a LoRA pair, named by
+    its A factor, the spectrum of the update and what its rank allows. Where the lake holds a
     scan of the model, the same commit is read by the same rules, and what only the scan knows (siblings,
     the base, the rest of the lake) is added.
 
@@ -197,7 +198,8 @@ def sql(query: str | None, lake: Path, form: str | None, output: Path | None, pr
     \b
     Views: layers, repositories, failures, runs (as stored);
            models, leaderboard, flags, fine_tunes, history, universality, correlation_flow, load_temperature,
-           strata, anomalies, configs, weightwatcher (derived).
+           strata, anomalies, configs, weightwatcher, nlp_metrics (derived).
+    `hubspectra columns NAME` explains each.
     Example: hubspectra sql "SELECT role, median(alpha) FROM layers GROUP BY role"
     QUERY may be - for standard input.
     """  # noqa: D301
@@ -227,14 +229,30 @@ def status(lake: Path, form: str | None, output: Path | None, failures: bool) ->
 
 
 @click.command()
-@click.argument("table", type=click.Choice(["layers", "models", "repositories", "failures", "runs"]))
+@click.argument("name", required=False)
 @output_options
-def columns(table: str, form: str | None, output: Path | None) -> None:
-    """Explain the columns of a table: type, unit and range, what NULL means."""
-    from jobs.verbs.output import emit
-    from schemas.tables import reference
+def columns(name: str | None, form: str | None, output: Path | None) -> None:
+    """Explain the columns of a table or a view: what it answers, and each column's type.
 
-    emit(reference(table), form, output, table)
+    Of layers, models, repositories, failures and runs also unit and range, and what NULL means.
+    Without NAME it lists all that `hubspectra sql` can ask: tables and views, and what each answers. No lake
+    is needed.
+
+    \b
+    Examples: hubspectra columns
+              hubspectra columns layers
+              hubspectra columns flags
+    """  # noqa: D301
+    from jobs.lake.reference import answers, catalogue, described
+    from jobs.verbs.output import emit
+
+    if name is None:
+        emit(catalogue(), form, output, "hubspectra sql can ask")
+        return
+    table = described(name)
+    if for_people(form, output):
+        click.echo(f"{name}: {answers(name)}")
+    emit(table, form, output)
 
 
 def _headline(model: dict[str, Any]) -> str:

@@ -43,7 +43,7 @@ def view_sql(lake: Path) -> str:
     """
     _, generation = read_marker(lake)
     scans = {name: _scan(lake, name, generation) for name in TABLE_VIEWS}
-    return _views(scans | {name: _definition(name) for name in SQL_VIEWS})
+    return _views(scans | {name: definition(name) for name in SQL_VIEWS})
 
 
 def connect(lake: Path) -> duckdb.DuckDBPyConnection:
@@ -120,5 +120,6 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
 
 
-def _definition(name: str) -> str:
+def definition(name: str) -> str:
+    """The query behind one of SQL_VIEWS, with the comment that says what it answers."""
     return (files("schemas") / "sql" / f"{name}.sql").read_text(encoding="utf-8").strip()

@@ -287,5 +287,5 @@ def _completed(
         bytes_read=sum(sizes.values()),
         secs=sum(row.secs or 0.0 for row in own),
         scanned_at=datetime.now(UTC),
-        findings=model_findings(own, config.thresholds),
+        findings=model_findings(own, config.thresholds, whole=not about.num_files_failed),
     )

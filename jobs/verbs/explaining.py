@@ -97,11 +97,6 @@ def _chosen(rows: list[MatrixRef], tensor: str, part: str | None) -> MatrixRef:
     row = named[found.pop()]
     if row.skip is not None:
         raise UsageError(f"{_named(row)} has no spectrum: {row.skip.sentence}")
-    if row.lora is not None:
-        raise UsageError(
-            f"{_named(row)} is a LoRA pair of rank {row.lora.rank}: `scan` writes its norms; a low-rank "
-            f"update has no bulk and no alternatives to explain"
-        )
     return row
 
 
@@ -186,7 +181,10 @@ def _estimates(made: Explanation) -> list[Document]:
             if fit is not None:
                 lines.append(_estimate(label, fit.alpha, None, fit.xmin, fit.n_tail, fit.D_ks))
     ww = made.weightwatcher
-    lines.append(_estimate("WeightWatcher's rule", ww.alpha, ww.alpha_stderr, ww.xmin, ww.n_tail, ww.D_ks))
+    if row.lora_rank is None or row.fit_ok:  # it fits two eigenvalues too, and has no rule for updates
+        lines.append(
+            _estimate("WeightWatcher's rule", ww.alpha, ww.alpha_stderr, ww.xmin, ww.n_tail, ww.D_ks)
+        )
     return [line for line in lines if line["alpha"] is not None]
 
 
@@ -238,7 +236,7 @@ def _tell(document: Document) -> None:
     click.echo(f"{printable(document['tensor'])}: {_sides(row)}")
     _table(document["estimates"], "How heavy is the tail? (theirs: one-sided D_ks)")
     _table(document["alternatives"], "Is it a power law? (R > 0 favours it; nats)")
-    click.echo(_bulk_sentence(row))
+    click.echo(_update_sentence(row) if "lora_rank" in row else _bulk_sentence(row))
     click.echo("")
     for finding in document["findings"]:
         click.echo(f"{finding['flag']}: {printable(finding['sentence'])}\n    {finding['meaning']}")
@@ -253,6 +251,17 @@ def _sides(row: Document) -> str:
     return (
         f"role {row['role']}, {row['N']} x {row['M']}{kernel}, {row['dtype']}, "
         f"{row['num_evals']} eigenvalues by {row['spectrum_method']}, fit {row['fit_status']}"
+    )
+
+
+def _update_sentence(row: Document) -> str:
+    """What there is to say of a product whose rank is given: it has no random bulk."""
+    update = f"Update of rank {row['lora_rank']}, scaled by {row['lora_scale']:g}"
+    if "norm" not in row:
+        return f"{update}: all zero."
+    return (
+        f"{update}: Frobenius norm {row['norm'] ** 0.5:.3g}, spectral norm {row['lambda_max'] ** 0.5:.3g}; "
+        f"stable rank {row['stable_rank']:.1f}, effective rank {row['eff_rank']:.1f}."
     )
 
 

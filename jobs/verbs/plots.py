@@ -36,6 +36,9 @@ def draw(made: Explanation, title: str, path: Path) -> None:
 def _spectrum(axes: Any, made: Explanation) -> None:
     """Eigenvalue density with the Marchenko-Pastur bulk of a random matrix of that variance."""
     row, evals = made.row, made.spectrum.evals
+    if row.norm is None:
+        axes.set_title("Every eigenvalue is zero")
+        return
     live = evals[evals > 1e-9 * evals[-1]]
     edges = np.geomspace(live[0], live[-1] * 1.0001, _BINS + 1)
     axes.hist(live, edges, color=_NOISE, label="eigenvalues")
@@ -78,6 +81,9 @@ def _tail(axes: Any, made: Explanation) -> None:
 def _search(axes: Any, made: Explanation) -> None:
     """Distance and alpha of every candidate xmin: a flat alpha over a wide valley is a tail to trust."""
     curve = made.curve
+    if not curve.xmin.size:
+        axes.set_title("No candidate for xmin")
+        return
     axes.plot(curve.xmin, curve.D_ks, color=_INK, linewidth=1)
     axes.set(xscale="log", xlabel="candidate xmin", ylabel="KS distance", title="Search for xmin")
     beside = axes.twinx()

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from scanner.diagnosis.pairs import pair_findings, pair_model_findings, scale_changes, shifted
+from scanner.diagnosis.pairs import pair_findings, pair_model_findings, scale_changes, shifted, unseen
 from scanner.diagnosis.spread import deviations
+from scanner.weights.lora import updated_module
+from scanner.weights.roles import role
 from schemas.config import TRUNCATED_ESTIMATOR, Thresholds
 from schemas.results import BlockStatus, FailureKind, Flag, FlagKind, Phase, RowStatus
 from schemas.rows import LayerMetrics
@@ -48,9 +50,14 @@ def layer_findings(row: LayerMetrics, limits: Thresholds) -> tuple[Flag, ...]:
     return (*_tail_findings(row, limits), *_bulk_findings(row, limits), *_null_findings(row))
 
 
-def model_findings(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[Flag, ...]:
-    """What the rows of one model say together, by themselves and against the base."""
-    return (*_untrained(rows, limits), *pair_model_findings(rows, limits))
+def model_findings(
+    rows: Sequence[LayerMetrics], limits: Thresholds, *, whole: bool = True
+) -> tuple[Flag, ...]:
+    """What the rows of one model say together, by themselves and against the base.
+
+    `whole` is False where a file of it could not be read, so that there are tensors without a row.
+    """
+    return (*_untrained(rows, limits), *pair_model_findings(rows, limits, whole=whole))
 
 
 def _untrained(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[Flag, ...]:
@@ -62,9 +69,11 @@ def _untrained(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[Flag, 
     random = sum(row.phase == Phase.RANDOM_LIKE for row in bulks)
     if softrank < limits.untrained_softrank or random < limits.untrained_share * len(bulks):
         return ()
+    missing = sum(map(unseen, rows))
     sentence = (
         f"{random} of {len(bulks)} layers have the spectrum of a random matrix and the median soft rank is "
         f"{softrank:.2f} (1 = pure noise): the model looks untrained"
+        f"{f'; {missing} that failed or are beyond a limit are not counted' if missing else ''}"
     )
     return (Flag(FlagKind.UNTRAINED_LIKE, softrank, limits.untrained_softrank, sentence),)
 
@@ -159,10 +168,17 @@ def _bulk_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:
             f"no eigenvalue leaves the Marchenko-Pastur bulk (KS distance {row.mp_D or 0:.3f}, soft rank "
             f"{row.mp_softrank or 0:.2f}): the layer looks random"
         )
-        yield Flag(FlagKind.RANDOM_LIKE, row.mp_softrank, None, sentence)
+        yield Flag(FlagKind.RANDOM_LIKE, row.mp_softrank, _softrank_at_edge(row), sentence)
     if row.rank0_frac is not None and row.rank0_frac >= limits.rank0_share and row.quant_method is None:
         sentence = f"{row.rank0_frac:.0%} of the eigenvalues have collapsed to zero"
         yield Flag(FlagKind.RANK_COLLAPSE, row.rank0_frac, limits.rank0_share, sentence)
+
+
+def _softrank_at_edge(row: LayerMetrics) -> float | None:
+    """Soft rank of a spectrum that ends at lambda_edge: a lower one has an eigenvalue beyond it, a spike."""
+    if row.lambda_plus is None or row.lambda_edge is None:
+        return None
+    return min(1.0, row.lambda_plus / row.lambda_edge)
 
 
 def _null_findings(row: LayerMetrics) -> Iterator[Flag]:
@@ -190,7 +206,7 @@ def _scale_findings(row: LayerMetrics, siblings: _Siblings, limits: Thresholds) 
         side = "below" if siblings.deviation < 0 else "above"
         sentence = (
             f"the spectral norm is 10^{size:.1f} {side} the median of its {siblings.count} siblings "
-            f"({row.role}, {row.N} x {row.M})"
+            f"({_kind(row)}, {row.N} x {row.M})"
         )
         yield Flag(FlagKind.SCALE_OUTLIER, siblings.deviation, threshold, sentence)
 
@@ -199,7 +215,7 @@ def _compare_siblings(rows: Sequence[LayerMetrics], least: int) -> Mapping[int, 
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         if row.log_spectral_norm is not None:
-            key = (row.component, row.role, row.N, row.M, row.kernel_size, row.conv_mode)
+            key = (row.component, _kind(row), row.N, row.M, row.kernel_size, row.conv_mode)
             groups[key].append(i)
     found: dict[int, _Siblings] = {}
     for members in groups.values():
@@ -208,3 +224,10 @@ def _compare_siblings(rows: Sequence[LayerMetrics], least: int) -> Mapping[int, 
         away, spread = deviations([rows[i].log_spectral_norm for i in members])
         found |= {i: _Siblings(float(d), len(members), spread) for i, d in zip(members, away, strict=True)}
     return found
+
+
+def _kind(row: LayerMetrics) -> str:
+    """What a row is one of many of: a role, or LoRA updates of one role and rank."""
+    if row.lora_rank is None:
+        return row.role
+    return f"{row.role} of {role(updated_module(row.tensor), 2)}, rank {row.lora_rank}"

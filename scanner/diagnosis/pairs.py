@@ -1,21 +1,31 @@
 """A fine-tune's rows against its base -> findings: unstable layers, collapsed scales, no change at all.
 
 Only rows whose base_status is ok carry findings of their own. A row of the base's very file is a pair too,
-one that did not change.
+one that did not change. What was not seen, because it failed or is beyond a limit, counts against every
+verdict on the model as a whole: it may be the very layer that contradicts it.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 
 import numpy as np
 
 from scanner.diagnosis.spread import deviations
 from schemas.config import Thresholds
-from schemas.results import BaseStatus, BlockStatus, Flag, FlagKind
+from schemas.results import BaseStatus, BlockStatus, Flag, FlagKind, RowStatus, SkipReason
 from schemas.rows import LayerMetrics
 
 _SPREAD_FLOOR = 0.02
 """log10 units added to the spread, so that equal changes do not make a hair a finding."""
+
+_BEYOND = frozenset({SkipReason.TOO_LARGE, SkipReason.UNSUPPORTED_DTYPE})
+_PAIRED = frozenset({BaseStatus.OK, BaseStatus.SAME_FILE})
+
+
+def unseen(row: LayerMetrics) -> bool:
+    """Whether the row is a matrix of which nothing is known: it failed, or is beyond a limit."""
+    return row.status == RowStatus.FAILED or row.status_reason in _BEYOND
 
 
 def scale_changes(rows: Sequence[LayerMetrics]) -> Mapping[int, float]:
@@ -59,18 +69,27 @@ def pair_findings(row: LayerMetrics, collapses: bool, limits: Thresholds) -> Ite
         yield Flag(FlagKind.FT_UNSTABLE, value, threshold, sentence)
 
 
-def pair_model_findings(rows: Sequence[LayerMetrics], limits: Thresholds) -> Iterator[Flag]:
-    """What the pairs of one model say together: scale_shift and ft_noop."""
+def pair_model_findings(
+    rows: Sequence[LayerMetrics], limits: Thresholds, *, whole: bool = True
+) -> Iterator[Flag]:
+    """What the pairs of one model say together: scale_shift, and ft_noop where the `whole` was read."""
+    yield from _shift(rows, limits)
+    if whole:
+        yield from _no_change(rows, limits)
+
+
+def _shift(rows: Sequence[LayerMetrics], limits: Thresholds) -> Iterator[Flag]:
     changes = [change for row in rows if (change := _change(row)) is not None]
-    share = _moved_share(rows, limits)
-    if share > limits.scale_change_share:
-        middle = float(np.median(changes))
-        sentence = (
-            f"{share:.0%} of {len(changes)} layers changed lambda_max by a factor of 10^"
-            f"{limits.scale_change:g} or more (median 10^{middle:+.1f}): the model was rescaled"
-        )
-        yield Flag(FlagKind.SCALE_SHIFT, middle, limits.scale_change, sentence)
-    yield from _no_change(rows, limits)
+    count = len(changes) + sum(map(_uncompared, rows))
+    moved = sum(abs(change) >= limits.scale_change for change in changes)
+    if moved <= limits.scale_change_share * count:
+        return
+    middle = float(np.median(changes))
+    sentence = (
+        f"{moved / count:.0%} of {count} layers changed lambda_max by a factor of 10^"
+        f"{limits.scale_change:g} or more (median 10^{middle:+.1f}): the model was rescaled"
+    )
+    yield Flag(FlagKind.SCALE_SHIFT, middle, limits.scale_change, sentence)
 
 
 def _instabilities(row: LayerMetrics, limits: Thresholds) -> Iterator[tuple[float, float, str]]:
@@ -98,16 +117,33 @@ def _instabilities(row: LayerMetrics, limits: Thresholds) -> Iterator[tuple[floa
 
 def _no_change(rows: Sequence[LayerMetrics], limits: Thresholds) -> Iterator[Flag]:
     """Not said of a quantised model: what changed is in the codes, which have no counterpart."""
-    same = sum(row.base_status == BaseStatus.SAME_FILE for row in rows)
-    moved = [r.rel_delta for r in rows if r.base_status == BaseStatus.OK and r.rel_delta is not None]
-    most = max(moved, default=0.0)
-    if same + len(moved) == 0 or most >= limits.ft_noop or any(row.quant_method for row in rows):
+    pairs = [row for row in rows if row.base_status in _PAIRED]
+    if not pairs or any(_uncompared(row) or row.quant_method for row in rows):
         return
+    most = max(map(_moved, pairs))
+    if most >= limits.ft_noop:
+        return
+    same = sum(row.base_status == BaseStatus.SAME_FILE for row in pairs)
+    small = sum(row.status_reason == SkipReason.TOO_SMALL for row in rows)
     sentence = (
-        f"all {same + len(moved)} matrices with a counterpart are unchanged (relative change at most "
-        f"{most:.1g}, {same} in the base's own files): a re-upload, or training without effect"
+        f"all {len(pairs)} matrices with a counterpart are unchanged (relative change at most "
+        f"{most:.1g}, {same} in the base's own files{f', {small} too small to compare' if small else ''}): "
+        "a re-upload, or training without effect"
     )
     yield Flag(FlagKind.FT_NOOP, most, limits.ft_noop, sentence)
+
+
+def _uncompared(row: LayerMetrics) -> bool:
+    """Whether the row may have a counterpart that nobody held it against."""
+    return unseen(row) or row.base_status == BaseStatus.FAILED
+
+
+def _moved(row: LayerMetrics) -> float:
+    """Relative change of a pair; of a base that is zero, any change is without bounds."""
+    if row.rel_delta is not None:
+        return row.rel_delta
+    from_zero = row.base_status == BaseStatus.OK and row.norm is not None
+    return inf if from_zero else 0.0
 
 
 def _change(row: LayerMetrics) -> float | None:

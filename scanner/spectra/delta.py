@@ -6,6 +6,7 @@ spectrum of its pooled slices; its directions are those of the flattened (out, i
 """
 
 from dataclasses import dataclass
+from math import frexp
 
 import numpy as np
 from scipy.linalg import eigh
@@ -124,9 +125,12 @@ def cka(own: Side, base: Side, block: int = 512) -> float | None:
     24 M^2 bytes. Source: arXiv 1905.00414; W_CKA of nsfzyzz/Generalization_metrics_for_NLP.
     """
     length = max(own.weights.shape)
+    one, other = _unit(own.gram), _unit(base.gram)
     cross, sum_own, sum_base = _cross(own.weights, base.weights, block)
+    cross, sum_own, sum_base = cross / (one * other), sum_own / one, sum_base / other
     shared = float(np.sum((cross - np.outer(sum_own, sum_base) / length) ** 2))
-    alone = _centred_norm(own.gram, sum_own, length) * _centred_norm(base.gram, sum_base, length)
+    alone = _centred_norm(own.gram / one**2, sum_own, length)
+    alone *= _centred_norm(base.gram / other**2, sum_base, length)
     return min(shared / alone, 1.0) if alone > 0 else None
 
 
@@ -218,6 +222,11 @@ def _cross(own: Weights, base: Weights, block: int) -> tuple[FloatArray, FloatAr
         cross += a.T @ b
         sums += a.sum(axis=0), b.sum(axis=0)
     return cross, sums[0], sums[1]
+
+
+def _unit(gram: FloatArray) -> float:
+    """A power of two of the scale of the weights, so that squares of the Gram matrix stay in float64."""
+    return float(2.0 ** (frexp(np.diagonal(gram).max())[1] // 2))
 
 
 def _centred_norm(lower: FloatArray, sums: FloatArray, length: int) -> float:

@@ -6,7 +6,6 @@ Eight numbers are a tuple, which LLVM keeps in one or two vector registers. Call
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -54,6 +53,12 @@ def all_of(x: float) -> Eight:
 @inlined
 def row(a: NDArray[np.float64], i: int) -> Eight:
     """The eight numbers a[i]."""
+    return (a[i, 0], a[i, 1], a[i, 2], a[i, 3], a[i, 4], a[i, 5], a[i, 6], a[i, 7])
+
+
+@inlined
+def places(a: NDArray[np.int64], i: int) -> Places:
+    """The eight places a[i]."""
     return (a[i, 0], a[i, 1], a[i, 2], a[i, 3], a[i, 4], a[i, 5], a[i, 6], a[i, 7])
 
 
@@ -138,25 +143,20 @@ def from_on(i: int, first: Places) -> Flags:
 
 
 @inlined
+def within(i: int, first: Places, last: Places) -> Flags:
+    """Whether first - 1 <= i < last."""
+    return (
+        first[0] <= i + 1 and i < last[0], first[1] <= i + 1 and i < last[1],
+        first[2] <= i + 1 and i < last[2], first[3] <= i + 1 and i < last[3],
+        first[4] <= i + 1 and i < last[4], first[5] <= i + 1 and i < last[5],
+        first[6] <= i + 1 and i < last[6], first[7] <= i + 1 and i < last[7],
+    )  # fmt: skip
+
+
+@inlined
 def either(on: Flags, x: Eight, y: Eight) -> Eight:
     """Of x where `on`, else of y."""
     return (
         x[0] if on[0] else y[0], x[1] if on[1] else y[1], x[2] if on[2] else y[2], x[3] if on[3] else y[3],
         x[4] if on[4] else y[4], x[5] if on[5] else y[5], x[6] if on[6] else y[6], x[7] if on[7] else y[7],
     )  # fmt: skip
-
-
-@inlined
-def reflection(square: Eight, x: Eight) -> tuple[Eight, Eight]:
-    """For vectors of that squared norm and first element x: what x becomes, -+ the norm, and tau."""
-    end = (
-        _end(square[0], x[0]), _end(square[1], x[1]), _end(square[2], x[2]), _end(square[3], x[3]),
-        _end(square[4], x[4]), _end(square[5], x[5]), _end(square[6], x[6]), _end(square[7], x[7]),
-    )  # fmt: skip
-    step = times(end, minus(end, x))
-    return end, either(positive(step), inverse(step), all_of(0.0))
-
-
-@inlined
-def _end(square: float, x: float) -> float:
-    return -math.copysign(math.sqrt(square), x)

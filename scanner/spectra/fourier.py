@@ -13,6 +13,7 @@ GRID = 32
 """Side of the grid, WeightWatcher's; a longer kernel gets its own length."""
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def fourier_spectrum(
     weights: Weights, *, method: str = "gram", observe: Callable[[FloatArray], None]
 ) -> Spectrum:
@@ -46,7 +47,9 @@ def _row(kernel: FloatArray, u: int, first: int, second: int, method: str) -> Fl
 
 def _eigenvalues(matrices: NDArray[np.complex128], method: str) -> FloatArray:
     tall = matrices if matrices.shape[1] >= matrices.shape[2] else matrices.transpose(0, 2, 1)
+    matrix = tall if method == "svd" else tall.conj().transpose(0, 2, 1) @ tall
+    require_finite(matrix)
     with solving("eigenvalues"):
         if method == "svd":
-            return np.asarray(np.linalg.svd(tall, compute_uv=False)[:, ::-1] ** 2)
-        return np.asarray(np.linalg.eigvalsh(tall.conj().transpose(0, 2, 1) @ tall))
+            return np.asarray(np.linalg.svd(matrix, compute_uv=False)[:, ::-1] ** 2)
+        return np.asarray(np.linalg.eigvalsh(matrix))

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.errors import NumericsError
-from schemas.results import FailureKind, FloatArray
+from schemas.results import FailureKind
 
 
-def require_finite(values: FloatArray) -> None:
+def require_finite(values: NDArray[np.inexact[Any]]) -> None:
     """LAPACK on NaN may never return, so NaN stops here, as a NumericsError (nonfinite)."""
     if not np.isfinite(values).all():
         raise NumericsError(FailureKind.NONFINITE, "the weights, or their squares, are not finite in float64")

@@ -88,7 +88,9 @@ def _update(r: NDArray[np.float64], c: int, vi: Eight, wi: Eight, vc: Eight, wc:
 
 
 @inlined
-def _pass(a: NDArray[np.float64], i: int, blocks: Vectors, numbers: Vectors, sums: NDArray[np.float64]) -> None:
+def _pass(
+    a: NDArray[np.float64], i: int, blocks: Vectors, numbers: Vectors, sums: NDArray[np.float64]
+) -> None:
     """Rows i to i + 3 brought up to date, and their part of A u: at the columns in p, at the rows in `sums`.
 
     The block on the diagonal, being whole, adds to the rows alone.

@@ -23,11 +23,13 @@ from scanner.spectra.eight import (
     inverse,
     minus,
     minus_product,
+    places,
     plus,
     positive,
     row,
     set_row,
     times,
+    within,
 )
 
 if TYPE_CHECKING:
@@ -44,70 +46,79 @@ _MOST_SWEEPS = 40
 
 
 @inlined
-def _advance(
-    d: NDArray[np.float64],
-    e: NDArray[np.float64],
-    first: NDArray[np.int64],
-    faint: NDArray[np.float64],
-    shift: NDArray[np.float64],
-) -> int:
-    """Take every lane past what it has found, and choose its shift; returns the least place of all."""
-    last = len(d) - 1
-    least = last
-    for lane in range(LANES):
-        i = first[lane]
-        while i < last and e[i, lane] <= _EPS2 * (abs(d[i, lane] * d[i + 1, lane]) + faint[lane]):
-            e[i, lane] = 0.0
-            i += 1
-        first[lane], shift[0, lane] = i, 0.0
-        least = min(least, i)
-        if i < last:
-            root = math.sqrt(e[i, lane])
-            z = (d[i + 1, lane] - d[i, lane]) / (2.0 * root)
-            shift[0, lane] = d[i, lane] - root / (z + math.copysign(math.sqrt(z * z + 1.0), z))
-    return least
+def _faint(d: NDArray[np.float64], e: NDArray[np.float64], i: int, lane: int, least: float) -> bool:
+    return e[i, lane] <= _EPS2 * (abs(d[i, lane] * d[i + 1, lane]) + least)
 
 
 @inlined
-def _sweep(d: NDArray[np.float64], e: NDArray[np.float64], first: Places, shift: Eight, least: int) -> None:
-    """One QL sweep from the end up to each lane's place; above that place a lane changes nothing."""
+def _advance(
+    d: NDArray[np.float64], e: NDArray[np.float64], ends: NDArray[np.int64], least: float, lane: int
+) -> float:
+    """Leave out what a lane has found at both ends of its part, and return its shift."""
+    first, last = ends[0, lane], ends[1, lane]
+    while first < last and _faint(d, e, first, lane, least):
+        e[first, lane] = 0.0
+        first += 1
+    while first < last and _faint(d, e, last - 1, lane, least):
+        last -= 1
+        e[last, lane] = 0.0
+    ends[0, lane], ends[1, lane] = first, last
+    if first == last:
+        return 0.0
+    root = math.sqrt(e[first, lane])
+    z = (d[first + 1, lane] - d[first, lane]) / (2.0 * root)
+    shift: float = d[first, lane] - root / (z + math.copysign(math.sqrt(z * z + 1.0), z))
+    return shift
+
+
+@inlined
+def _sweep(
+    d: NDArray[np.float64],
+    e: NDArray[np.float64],
+    first: Places,
+    last: Places,
+    start: int,
+    stop: int,
+    shift: Eight,
+) -> None:
+    """One QL sweep from place `start` up to `stop`; a lane changes nothing but its part, `first` to `last`."""
     c, s = all_of(1.0), all_of(0.0)
-    gamma = minus(row(d, len(d) - 1), shift)
+    gamma = minus(row(d, start), shift)
     p = times(gamma, gamma)
-    for step in range(len(d) - 1 - least):
-        i = len(d) - 2 - step
+    for step in range(start - stop):
+        i = start - 1 - step
         b, alpha = row(e, i), row(d, i)
         r = plus(p, b)
-        below, here = from_on(i + 1, first), from_on(i, first)
-        set_row(e, i + 1, either(below, times(s, r), row(e, i + 1)))
+        touched, split = within(i, first, last), positive(b)
+        set_row(e, i + 1, either(touched, times(s, r), row(e, i + 1)))
         before, old = c, gamma
-        c = either(positive(r), times(p, inverse(r)), all_of(1.0))
+        c = either(split, times(p, inverse(r)), all_of(1.0))
         s = times(b, inverse(r))
         gamma = minus_product(times(c, minus(alpha, shift)), s, old)
-        found = plus(old, either(here, minus(alpha, gamma), shift))
-        set_row(d, i + 1, either(below, found, row(d, i + 1)))
-        p = either(positive(p), times(times(gamma, gamma), times(r, inverse(p))), times(before, b))
-    ends = from_on(least, first)
-    set_row(e, least, either(ends, times(s, p), row(e, least)))
-    set_row(d, least, either(ends, plus(shift, gamma), row(d, least)))
+        found = plus(old, either(from_on(i, first), minus(alpha, gamma), shift))
+        set_row(d, i + 1, either(touched, found, row(d, i + 1)))
+        square = times(gamma, gamma)
+        rotated = either(positive(p), times(square, times(r, inverse(p))), times(before, b))
+        p = either(split, rotated, square)
+    at_end = from_on(stop, first)
+    set_row(e, stop, either(at_end, times(s, p), row(e, stop)))
+    set_row(d, stop, either(at_end, plus(shift, gamma), row(d, stop)))
 
 
 @inlined
-def _solve_eight(
-    d: NDArray[np.float64],
-    e: NDArray[np.float64],
-    first: NDArray[np.int64],
-    faint: NDArray[np.float64],
-    shift: NDArray[np.float64],
-) -> bool:
+def _solve_eight(d: NDArray[np.float64], e: NDArray[np.float64], least: NDArray[np.float64]) -> bool:
     """Sweep until every lane has found all of its eigenvalues; (M, 8) in place."""
+    ends, shift = np.zeros((2, LANES), np.int64), np.empty((1, LANES))
+    ends[1] = len(d) - 1
     for _ in range(_MOST_SWEEPS * len(d)):
-        least = _advance(d, e, first, faint, shift)
-        if least == len(d) - 1:
+        start, stop = 0, len(d) - 1
+        for lane in range(LANES):
+            shift[0, lane] = _advance(d, e, ends, least[lane], lane)
+            if ends[0, lane] < ends[1, lane]:
+                start, stop = max(start, ends[1, lane]), min(stop, ends[0, lane])
+        if start <= stop:
             return True
-        f = first
-        places = (f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7])
-        _sweep(d, e, places, row(shift, 0), least)
+        _sweep(d, e, places(ends, 0), places(ends, 1), start, stop, row(shift, 0))
     return False
 
 
@@ -115,21 +126,19 @@ def _solve_eight(
 def solve_tridiagonals(diagonals: NDArray[np.float64], squares: NDArray[np.float64]) -> bool:
     """Eigenvalues of k matrices of side M, unsorted, in place of `diagonals` (k, M); False if one resists.
 
-    `squares` (k, M), overwritten: the squares of the off-diagonal elements, the last of each 0. Cost about
-    1.8 M sweeps of M/2 rotations for each eight. Error a few eps of the norm, as dsterf's.
+    `squares` (k, M): the squares of the off-diagonal elements, the last of each 0. Cost about 1.8 M sweeps of
+    M/2 rotations for each eight. Error a few eps of the norm, as dsterf's.
     """
     count, side = diagonals.shape
-    d, e = np.empty((side, LANES)), np.empty((side, LANES))
-    first, faint, shift = np.empty(LANES, np.int64), np.empty(LANES), np.empty((1, LANES))
+    d, e, least = np.empty((side, LANES)), np.empty((side, LANES)), np.empty(LANES)
     for start in range(0, count, LANES):
         for lane in range(LANES):
             of = min(start + lane, count - 1)
-            most = 0.0
+            least[lane] = 0.0
             for i in range(side):
                 d[i, lane], e[i, lane] = diagonals[of, i], squares[of, i]
-                most = max(most, abs(d[i, lane]))
-            first[lane], faint[lane] = 0, _FAINT * most * most
-        if not _solve_eight(d, e, first, faint, shift):
+                least[lane] = max(least[lane], _FAINT * d[i, lane] ** 2)
+        if not _solve_eight(d, e, least):
             return False
         for lane in range(min(LANES, count - start)):
             for i in range(side):

@@ -11,9 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from scanner.spectra.eight import LANES
 from scanner.spectra.guards import require_finite, solving
-from scanner.spectra.householder import LANES_TO_SIDE, reduce_eights, reduce_one
+from scanner.spectra.householder import reduce_matrices
 from scanner.spectra.rootfree import solve_tridiagonals
 from schemas.errors import NumericsError
 from schemas.results import FailureKind, FloatArray
@@ -50,7 +49,7 @@ def eigenvalues(matrices: FloatArray) -> FloatArray:
 
 
 def halfway(matrices: FloatArray) -> Halfway:
-    """The first step for (k, M, M), each given by its lower triangle; memory one matrix, or eight small ones.
+    """The first step for (k, M, M), each given by its lower triangle; memory one more matrix.
 
     Raises NumericsError (nonfinite; eigensolver_error where torch is asked).
     """
@@ -83,21 +82,9 @@ def finished(halves: Sequence[Halfway]) -> list[FloatArray]:
 def _tridiagonal(matrices: FloatArray) -> Tridiagonal:
     count, side = matrices.shape[:2]
     exponent = np.frexp(np.diagonal(matrices, axis1=1, axis2=2).max(axis=1))[1]
-    scale = np.ldexp(1.0, -exponent)
     diagonal, squares = np.empty((count, side)), np.empty((count, side))
-    eights = _in_eights(count, side)
-    reduce_eights(matrices[:eights], scale[:eights], diagonal[:eights], squares[:eights])
-    for k in range(eights, count):
-        reduce_one(matrices[k] * scale[k], diagonal[k], squares[k])
+    reduce_matrices(matrices, np.ldexp(1.0, -exponent), diagonal, squares)
     return Tridiagonal(diagonal, squares, exponent)
-
-
-def _in_eights(count: int, side: int) -> int:
-    """How many of `count` matrices are reduced in eights; the last may be half full, for it costs as much."""
-    if side > LANES_TO_SIDE:
-        return 0
-    rest = count % LANES
-    return count if 2 * rest >= LANES else count - rest
 
 
 def _eigenvalues(alike: Sequence[Tridiagonal]) -> list[FloatArray]:

@@ -2,26 +2,30 @@
 
 Delta = c B A with A (r, in) and B (out, r). c is lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora; r
 is the inner side of the stored factors, so `rank_pattern` needs no reading. A stored `.alpha` scalar (kohya)
-comes before the config; without both c is 1, as diffusers loads such files. What a DoRA adds needs its base:
-c B A is reported.
+comes before the config; without both c is 1, as diffusers loads such files. An alpha that is stated, but
+is no number from 0 on, fails its pairs: any scale would be a guess. What a DoRA adds needs its base: c B A
+is reported.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite, prod, sqrt
+from math import prod, sqrt
+from reprlib import repr as shortened
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scanner.weights import decode
+from schemas.errors import NumericsError
 from schemas.refs import LoraPair, MatrixRef, TensorRef
-from schemas.results import FloatArray
+from schemas.results import FailureKind, FloatArray
 
 _FACTOR = re.compile(
     r"(?P<module>.+?)[._]lora(?P<kind>_embedding_|_linear_layer\.|_|\.)(?P<side>A|B|down|up)"
     r"(?P<rest>(?:\.[^.]+){0,2})"
 )
 _FIRST = ("A", "down")
+_LARGEST = 1e300
 
 Place = tuple[str, str]
 """A tensor: the path of its file and its name."""
@@ -36,6 +40,12 @@ class _Name(NamedTuple):
 def place_of(tensor: TensorRef) -> Place:
     """Key of a tensor within a model."""
     return tensor.file.path, tensor.name
+
+
+def updated_module(name: str) -> str:
+    """Module that the factor called `name` is an update of; a name of another kind is its own module."""
+    match = _FACTOR.fullmatch(name)
+    return match["module"] if match else name
 
 
 def lora_pairs(tensors: Sequence[TensorRef], config: Mapping[str, Any]) -> dict[Place, LoraPair]:
@@ -62,8 +72,11 @@ class LoraWeights:
     """The product of a LoRA pair, from its stored bytes; `block` forms no more of it than is asked for."""
 
     def __init__(self, ref: MatrixRef, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Raises NumericsError (lora_scale) for a scale that is stated but means nothing."""
         pair = ref.lora
         assert pair is not None
+        if pair.fault:
+            raise NumericsError(FailureKind.LORA_SCALE, pair.fault)
         first, second = (
             decode.to_float64(_flat(decode.as_array(buffer, t.dtype, t.shape)), t.dtype)
             for t, buffer in zip((ref.tensor, pair.b), buffers, strict=False)
@@ -73,6 +86,8 @@ class LoraWeights:
         self.scale: float = pair.gain
         if pair.alpha is not None:
             self.scale *= decode.scalar(buffers[2], pair.alpha.dtype)
+        if self.scale < 0:
+            raise NumericsError(FailureKind.LORA_SCALE, f"the stored alpha is negative: scale {self.scale:g}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -128,18 +143,19 @@ class _Scaling:
         pattern = config.get("alpha_pattern")
         given = pattern.items() if isinstance(pattern, dict) else ()
         self.by_root = config.get("use_rslora") is True
-        self._common = _number(config.get("lora_alpha"))
-        self._own = {_literal(key): alpha for key, value in given if (alpha := _number(value)) is not None}
+        self._common = _alpha("lora_alpha", config.get("lora_alpha"))
+        self._own = {_literal(key): _alpha(f"alpha_pattern {shortened(key)}", value) for key, value in given}
 
-    def alpha(self, module: str) -> float | None:
+    def alpha(self, module: str) -> float | str | None:
         r"""lora_alpha of a module: of the longest end of its name that alpha_pattern has, or of all.
 
         A number in a name may be `\d+` in the pattern; other regular expressions of a stranger are not run.
+        None where nothing is stated, a sentence where what is stated is no alpha.
         """
         words = module.split(".") if self._own else []
         masked = [r"\d+" if word.isdigit() else word for word in words]
         ends = (".".join(some[i:]) for i in range(len(words)) for some in (words, masked))
-        return next((self._own[end] for end in ends if end in self._own), self._common)
+        return next((own for end in ends if (own := self._own.get(end)) is not None), self._common)
 
 
 def _pair(
@@ -150,6 +166,8 @@ def _pair(
     if alpha is not None and decode.is_number(alpha.dtype):
         return LoraPair(b=second, rank=rank, gain=share, alpha=alpha)
     stated = scaling.alpha(module)
+    if isinstance(stated, str):
+        return LoraPair(b=second, rank=rank, gain=1.0, fault=stated)
     return LoraPair(b=second, rank=rank, gain=1.0 if stated is None else stated * share)
 
 
@@ -157,7 +175,10 @@ def _literal(pattern: str) -> str:
     return pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
 
 
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _alpha(name: str, value: object) -> float | str | None:
+    """The number that is stated, None where none is, or a sentence about what is there instead."""
+    if value is None:
         return None
-    return float(value) if abs(value) < 1e300 and isfinite(value) else None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LARGEST:
+        return float(value)
+    return f"adapter_config.json: {name} is {shortened(value)}, not a number from 0 on"

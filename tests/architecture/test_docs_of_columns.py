@@ -25,6 +25,10 @@ def test_a_column_has_a_unit_and_a_meaning_of_null(table, name):
     assert about["null"].strip()
 
 
+def test_the_overlap_says_of_which_orientation_it_is():
+    assert "W_NM" in columns(TABLES["layers"])["subspace_overlap10"]["unit"]
+
+
 def test_row_classes_explain_themselves():
     for row in TABLES.values():
         assert row.__doc__

@@ -112,6 +112,7 @@ SITES = {
         "schemas/tables.py",
         "jobs/lake/store.py",
         "jobs/lake/leaderboard.py",
+        "jobs/lake/reference.py",
         "jobs/verbs/output.py",
         "jobs/lake/compaction.py",
         "jobs/lake/merging.py",

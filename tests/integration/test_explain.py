@@ -128,17 +128,6 @@ def test_a_tensor_that_is_not_meant_clearly(model, tensor, said, tmp_path):
     assert said in ran.err
 
 
-def test_a_lora_pair_is_refused_with_its_rank(tmp_path):
-    name, random = "base_model.model.layers.0.q_proj", np.random.default_rng(0)
-    factors = {"lora_A": random.standard_normal((8, 64)), "lora_B": random.standard_normal((96, 8))}
-    tensors = {f"{name}.{factor}.weight": values.astype("f4") for factor, values in factors.items()}
-    save_file(tensors, tmp_path / "adapter_model.safetensors")
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    ran = run_cli("explain", tmp_path, f"{name}.lora_A.weight", "--lake", tmp_path / "none")
-    assert ran.code == 1
-    assert "is a LoRA pair of rank 8: `scan` writes its norms" in ran.err
-
-
 def test_a_repository_that_is_not_there(tmp_path):
     with HubServer(tmp_path) as hub:
         ran = run_cli("explain", "acme/none", "w", "--endpoint", hub.endpoint, "--lake", tmp_path / "none")
@@ -157,3 +146,54 @@ def test_a_document_that_cannot_be_written(model, tmp_path):
     ran = run_cli("explain", model, "layers.0.weight", "-o", tmp_path / "no/x.json", "--lake", tmp_path)
     assert (ran.code, ran.out) == (1, b"")
     assert "x.json: No such file" in ran.err
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """Updates of rank 4 and 32 of a projection, and one that was never trained."""
+    folder = tmp_path_factory.mktemp("adapted") / "adapter"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    tensors = {}
+    for name, rank, gain in (("few", 4, 1), ("many", 32, 1), ("none", 4, 0), ("thin", 1, 1)):
+        scale = np.arange(1, rank + 1)[:, None] ** -1.0
+        tensors[f"{name}.q_proj.lora_A.weight"] = (scale * rng.standard_normal((rank, 96))).astype("f4")
+        tensors[f"{name}.q_proj.lora_B.weight"] = (gain * rng.standard_normal((64, rank))).astype("f4")
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 8}')
+    return folder, tensors
+
+
+@pytest.mark.parametrize(("name", "rank"), [("few", 4), ("many", 32)])
+def test_a_lora_pair_is_explained_as_its_product(adapter, tmp_path, name, rank):
+    folder, tensors = adapter
+    lake = tmp_path / "lake"
+    assert run_cli("scan", folder, "--lake", lake).code == 0
+    tensor = f"{name}.q_proj.lora_A.weight"
+    document = explained(folder, tensor, "--lake", lake)
+    row = document["row"]
+    (stored,) = ask(lake, f"SELECT * FROM layers WHERE tensor = '{tensor}'").to_pylist()
+    product = 8 / rank * tensors[tensor.replace("_A", "_B")].astype("f8") @ tensors[tensor]
+    assert row["norm"] == pytest.approx(np.linalg.norm(product) ** 2, rel=1e-10)
+    shared = row.keys() & {key for key, value in stored.items() if value is not None} - {"findings", "flags"}
+    for key in shared - {"secs", "scan_id", "config_fingerprint", "shape"}:
+        assert row[key] == stored[key], key
+    named = {line["estimate"] for line in document["estimates"]}
+    assert {"hubspectra hs1", "WeightWatcher's rule"} <= named if rank == 32 else not named
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("few", "Update of rank 4, scaled by 2: Frobenius norm"),
+        ("many", "hubspectra hs1"),
+        ("thin", "stable rank 1.0, effective rank 1.0."),
+        ("none", "Update of rank 4, scaled by 2: all zero."),
+    ],
+)
+def test_people_read_of_an_update_and_see_it(adapter, tmp_path, name, said):
+    plot = tmp_path / "plot.png"
+    ran = run_cli("explain", adapter[0], f"{name}.q_proj", "--plot", plot, "--lake", tmp_path / "none")
+    assert (ran.code, said in ran.text) == (0, True), ran
+    assert plot.stat().st_size > 5000
+    assert "Warning" not in ran.err

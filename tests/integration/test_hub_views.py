@@ -146,7 +146,8 @@ def test_a_layer_far_from_its_peers_is_anomalous_and_says_so(lake):
     median = np.median(peers)
     deviations = (5.5 - median) / (1.4826 * np.median(abs(peers - median)))
     assert (flag["repo_id"], flag["tensor"], flag["value"]) == ("acme/m07", "layers.2.up.weight", 5.5)
-    assert flag["threshold"] == pytest.approx(median)
+    far = CONFIG.thresholds.anomalous_mads * 1.4826 * np.median(abs(peers - median))
+    assert flag["threshold"] == pytest.approx(median + far)
     assert flag["sentence"] == (
         f"alpha 5.50 lies {deviations:.1f} robust deviations from {median:.2f}, "
         f"the median of {len(peers)} layers of role up in its stratum"
@@ -158,13 +159,18 @@ def test_a_layer_far_from_its_peers_is_anomalous_and_says_so(lake):
 def test_a_rough_depth_is_irregular_among_enough_models(lake):
     rough = found(lake, "SELECT repo_id, depth_roughness FROM models ORDER BY depth_roughness DESC")
     flagged = found(
-        lake, "SELECT repo_id, value FROM flags WHERE flag = 'depth_irregular' ORDER BY value DESC"
+        lake, "SELECT repo_id, value, threshold FROM flags WHERE flag = 'depth_irregular' ORDER BY value DESC"
     )
     limit = np.quantile([row["depth_roughness"] for row in rough], 0.95)
     over = [(row["repo_id"], row["depth_roughness"]) for row in rough if row["depth_roughness"] > limit]
     assert [(row["repo_id"], row["value"]) for row in flagged] == over
+    assert [row["threshold"] for row in flagged] == [pytest.approx(limit)] * len(over)
     assert "acme/m03" in dict(over)
     assert len(over) < MODELS / 5
+
+
+def test_every_finding_has_a_threshold(lake):
+    assert found(lake, "FROM flags WHERE threshold IS NULL") == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ import pytest
 from running import PATIENCE, ended, finish, rows, run_cli, start_cli
 from zoo import FAILURES, save_model
 
+from jobs.lake.leaderboard import SQL_VIEWS, TABLE_VIEWS
+from schemas.tables import TABLES
+
 QUESTIONS = {
     "leaderboard": "SELECT count(*) AS n FROM leaderboard",
     "show acme/one": "SELECT count(*) AS n FROM layers WHERE repo_id = 'acme/one' AND status <> 'skipped'",
@@ -136,6 +139,40 @@ def test_columns_explains_every_column_of_a_table(zoo_scan, table):
     stored = rows(zoo_scan.lake, f"DESCRIBE {table}")
     assert [row["column"] for row in explained] == [row["column_name"] for row in stored]
     assert all(row["NULL"] for row in explained)
+
+
+@pytest.mark.parametrize("view", [view for view in SQL_VIEWS if view not in TABLES])
+def test_columns_explains_every_column_of_a_view(zoo_scan, view):
+    """The types are those of the answer; `float64` and DOUBLE are two names of one."""
+    explained = json.loads(run_cli("columns", view, "--format", "json").text)
+    stored = rows(zoo_scan.lake, f"DESCRIBE {view}")
+    assert [row["column"] for row in explained] == [row["column_name"] for row in stored]
+    kinds = {"DOUBLE": "float64", "VARCHAR": "string", "INTEGER": "int32", "VARCHAR[]": "list<string>"}
+    for row, found in zip(explained, stored, strict=True):
+        kind = found["column_type"]
+        assert row["type"] == kinds.get(kind, row["type"])
+    assert len({row["type"] for row in explained} & set(kinds.values())) > 0
+
+
+def test_columns_lists_what_can_be_asked_and_says_so_for_each():
+    listed = json.loads(run_cli("columns", "--format", "json").text)
+    assert {row["name"] for row in listed} == {*TABLE_VIEWS, *SQL_VIEWS}
+    assert {row["kind"] for row in listed if row["name"] in TABLE_VIEWS} == {"table"}
+    assert all(len(row["answers"]) > 30 and row["answers"].endswith((".", ":")) for row in listed)
+    told = run_cli("columns", "flags", "--format", "table").text
+    assert told.startswith("flags: One row per finding, about a layer")
+    assert "threshold" in told
+
+
+def test_columns_of_what_there_is_not_names_what_there_is():
+    ran = run_cli("columns", "models_latest")
+    assert ran.code == 1
+    assert "no table or view 'models_latest'; there are layers, " in ran.err
+
+
+def test_the_help_of_sql_names_every_view():
+    told = run_cli("sql", "--help").text
+    assert [name for name in (*TABLE_VIEWS, *SQL_VIEWS) if name not in told] == []
 
 
 # What people and programs must not be tricked by

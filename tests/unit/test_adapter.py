@@ -8,6 +8,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from scanner.api import read_matrices, scan, spectrum
+from scanner.pipeline import run_unit
+from scanner.planning import plan_repository
+from scanner.sources.local import LocalSource
 from schemas.config import ScanConfig, TailRules, profile_config
 from schemas.results import Role
 
@@ -97,6 +100,28 @@ def test_nothing_is_lost_and_a_bad_factor_costs_its_row(tmp_path):
     assert (bad.status, bad.status_reason, bad.num_nonfinite) == ("failed", "nonfinite", 2)
 
 
+@pytest.mark.parametrize("alpha", [float("nan"), [16], "16", -16])
+def test_a_scale_that_means_nothing_costs_the_pair_and_says_why(tmp_path, alpha):
+    """Any scale of ours would be a guess."""
+    folder = save(tmp_path, pair(*factors()) | {"full.weight": factors()[0]}, lora_alpha=alpha)
+    source = LocalSource(folder)
+    plan = plan_repository(source, source.repository("owner/name"), ScanConfig())
+    done = run_unit(source, plan.units[0], ScanConfig())
+    rows = {row.tensor.removeprefix(TARGET + "."): row for row in done.rows}
+    row = rows["lora_A.weight"]
+    assert (row.status, row.status_reason, row.lora_scale, row.norm) == ("failed", "lora_scale", None, None)
+    assert rows["full.weight"].status == "ok"
+    (failure,) = done.failures
+    assert (failure.failure_id, failure.kind) == (row.failure_id, "lora_scale")
+    assert failure.message.startswith("adapter_config.json: lora_alpha is ")
+
+
+def test_a_stored_alpha_below_zero_is_no_scale(tmp_path):
+    tensors = pair(*factors(), "x") | {"x.alpha": np.asarray(np.float32(-4))}
+    rows = {row.tensor: row for row in scan(save(tmp_path, tensors))}
+    assert (rows["x.lora_A.weight"].status, rows["x.lora_A.weight"].status_reason) == ("failed", "lora_scale")
+
+
 def test_two_adapters_may_share_one_alpha(tmp_path):
     a, b = factors()
     names = [f"x.lora_{side}.{adapter}.weight" for adapter in ("one", "two") for side in "AB"]
@@ -162,3 +187,48 @@ def test_real_adapters(models):
         assert {(row.N, row.M, row.lora_rank, row.lora_scale) for row in done} == {(768, 768, 2, 2.0)}
         dense = {m.name: np.linalg.norm(m.values) ** 2 for m in read_matrices(folder) if m.role == Role.LORA}
         assert {row.tensor: row.norm for row in done} == pytest.approx(dense, rel=1e-10)
+
+
+def blocks(scale, *modules, r=4, side=48):
+    """LoRA pairs of `modules` in eight blocks; `scale` is their factor, by module and block."""
+    tensors = {}
+    for i in range(8):
+        for module in modules:
+            a, b = factors(side, side, r, seed=i)
+            tensors |= pair(np.float32(scale(module, i)) * a, b, f"base_model.model.layers.{i}.{module}")
+    return tensors
+
+
+def outliers(folder):
+    return {row.tensor for row in scan(folder) if "scale_outlier" in row.flags}
+
+
+def test_updates_of_one_kind_are_siblings_and_those_of_another_are_not(tmp_path):
+    gains = {"q_proj": 1.0, "k_proj": 1.0, "v_proj": 1e-2}
+    tensors = blocks(lambda module, i: gains[module] * (1e-2 if i == 5 else 1), *gains)
+    found = outliers(save(tmp_path, tensors, lora_alpha=4))
+    assert found == {f"base_model.model.layers.5.{module}.lora_A.weight" for module in gains}
+
+
+def test_updates_are_compared_with_updates_of_their_rank_alone(tmp_path):
+    """Not with full matrices, and not with factors whose other half is missing."""
+    tensors = blocks(lambda *_: 1e-2, "q_proj", r=4)
+    wide = {
+        name.replace("layers", "more"): tensor
+        for name, tensor in blocks(lambda *_: 10, "q_proj", r=8).items()
+    }
+    full = {f"base_model.model.layers.{i}.q_proj.weight": 10 * factors(48, 48, 48, i)[1] for i in range(8)}
+    lone = {
+        f"base_model.model.lone.{i}.q_proj.lora_B.weight": 10 * factors(48, 48, 48, i)[1] for i in range(8)
+    }
+    rows = list(scan(save(tmp_path, tensors | wide | full | lone, lora_alpha=4)))
+    assert {row.tensor for row in rows if "scale_outlier" in row.flags} == set()
+    assert {row.scale_peers for row in rows if row.status == "ok"} == {8}
+
+
+def test_an_outlying_update_says_what_it_was_compared_with(tmp_path):
+    tensors = blocks(lambda _, i: 1e-2 if i == 5 else 1, "q_proj")
+    (row,) = (
+        row for row in scan(save(tmp_path, tensors, lora_alpha=4)) if row.layer_index == 5 and row.flags
+    )
+    assert "of its 8 siblings (lora of q, rank 4, 48 x 48)" in row.findings[-1].sentence

@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import save_file
 
 import scanner
-from scanner import fit_tail, read_matrices, scan, spectrum
+from scanner import compare, fit_tail, read_matrices, scan, spectrum
 from scanner.spectra.eigen import DenseWeights, solve
 from schemas.errors import ConfigError, ScanError, TargetError
 from schemas.results import Role
@@ -129,6 +129,48 @@ def test_a_repository_of_which_nothing_is_readable_raises(tmp_path):
         assert (caught.value.kind, caught.value.file) == ("bad_header", "model.safetensors")
 
 
+def broken_in_part(folder):
+    """A sound model with a shard that is no safetensors file, and one matrix of NaN."""
+    first = STATE | {"bad.weight": np.full((40, 40), np.nan, np.float32)}
+    save_file(first, folder / "model-00001-of-00002.safetensors")
+    (folder / "model-00002-of-00002.safetensors").write_bytes(b"\xff" * 64)
+    return folder
+
+
+def test_what_could_not_be_read_is_in_the_result_as_in_a_lake(tmp_path):
+    rows = scan(broken_in_part(tmp_path))
+    assert rows.failures == []
+    with pytest.warns(RuntimeWarning, match="model-00002-of-00002.safetensors: ") as caught:
+        found = {row.tensor: row for row in rows}
+    assert [warning.filename for warning in caught] == [__file__]
+    assert found.keys() == STATE.keys() | {"bad.weight"}
+    header, matrix = rows.failures
+    assert (header.stage, header.kind, header.file) == (
+        "header",
+        "bad_header",
+        "model-00002-of-00002.safetensors",
+    )
+    assert (matrix.kind, matrix.tensor) == ("nonfinite", "bad.weight")
+    assert found["bad.weight"].failure_id == matrix.failure_id
+
+
+def test_a_file_without_matrices_is_not_passed_over_in_silence(tmp_path):
+    with pytest.warns(RuntimeWarning, match="model-00002-of-00002.safetensors: "):
+        names = {matrix.name for matrix in read_matrices(broken_in_part(tmp_path))}
+    assert "layers.0.q_proj.weight" in names
+    with pytest.warns(RuntimeWarning, match="model-00002-of-00002.safetensors: ") as caught:
+        compare(STATE, tmp_path)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_rows_come_one_repository_at_a_time(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        save_file(STATE, tmp_path / name / "model.safetensors")
+    rows = scan(tmp_path)
+    assert next(rows).repo_id != [row.repo_id for row in rows][-1]
+
+
 def test_a_profile_adds_columns():
     rows = [row for row in scan(STATE, "weightwatcher") if row.tensor.startswith("layers")]
     assert [row.ww_status for row in rows] == ["success", "success"]
@@ -143,7 +185,7 @@ def test_the_package_offers_what_it_says():
 
 def test_small_matrices_never_import_torch():
     code = (
-        "import sys, numpy; from scanner import fit_tail, spectrum;"
+        "import sys, numpy; from scanner import compare, fit_tail, spectrum;"
         "fit_tail(spectrum(numpy.eye(64) + numpy.arange(64)));"
         "sys.exit('torch' in sys.modules)"
     )

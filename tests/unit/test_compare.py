@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from scanner import compare, scan
 from scanner.bases import plan_base
+from scanner.diagnosis.flags import model_findings
 from scanner.pipeline import scan_unit
 from scanner.planning import plan_repository
 from scanner.reading import streamed
@@ -334,3 +335,10 @@ def test_v12_on_a_trained_net():
     assert "ft_unstable" in memorised.flags
     decayed = row(train(deepcopy(base), few, labels, 16, 0.02, 40, 0.05))
     assert (decayed.phase, decayed.rank0_frac) == ("RANK-COLLAPSE", pytest.approx(0.36, rel=0.2))
+
+
+def test_a_copy_with_a_broken_matrix_is_not_said_to_be_the_base():
+    limits = ScanConfig().thresholds
+    assert [flag.kind for flag in model_findings(compare(BASE, dict(BASE)), limits)] == ["ft_noop"]
+    broken = tuned(lambda w: np.where(w == w.max(), np.nan, w).astype("f4"))
+    assert model_findings(compare(BASE, broken), limits) == ()

@@ -1,14 +1,18 @@
 """Configurations: profiles, files, and the fingerprint that names them."""
 
-from dataclasses import fields, is_dataclass, replace
+import json
+from dataclasses import asdict, fields, is_dataclass, replace
 
+import numpy as np
 import pytest
 
 from schemas.config import (
     PROFILES,
     ScanConfig,
     SpectrumRules,
+    Stages,
     TailRules,
+    Thresholds,
     WorkLimits,
     from_toml,
     profile_config,
@@ -131,3 +135,27 @@ def test_equal_configs_have_equal_names():
 
 def test_how_work_is_cut_is_no_part_of_the_config():
     assert not {f.name for f in fields(WorkLimits)} & {path[-1] for path, _ in leaves(ScanConfig())}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Thresholds(under_trained_alpha=6), Thresholds(under_trained_alpha=6.0)),
+        (Thresholds(ks_max=0.5), Thresholds(ks_max=np.float32(0.5))),
+        (Thresholds(n_tail_min=30), Thresholds(n_tail_min=30.0)),
+    ],
+)
+def test_a_setting_has_one_text_however_its_number_is_written(one, other):
+    texts = {ScanConfig(thresholds=limits).to_json() for limits in (one, other)}
+    assert len(texts) == 1
+
+
+def test_what_is_another_setting_has_another_text():
+    assert ScanConfig(stages=Stages(erg=1)).to_json() == ScanConfig().to_json()
+    assert ScanConfig(thresholds=Thresholds(n_tail_min=20.5)).to_json() != ScanConfig().to_json()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_text_of_a_profile_is_its_fields_as_declared(profile):
+    config = profile_config(profile)
+    assert config.to_json() == json.dumps(asdict(config), sort_keys=True, separators=(",", ":"))

@@ -5,6 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from scanner.api import scan
 from scanner.layer import measure, place
 from scanner.spectra.eigen import DenseWeights
 from schemas.config import MatrixRules, ScanConfig, SpectrumRules, profile_config, with_conv_mode
@@ -172,7 +173,7 @@ def test_nan_and_inf_are_counted_and_blamed(shape):
     array[3, :2] = np.nan
     array[7, 0] = np.inf
     bad = int(np.count_nonzero(~np.isfinite(array)))
-    with np.errstate(invalid="ignore"), pytest.raises(NumericsError) as caught:
+    with pytest.raises(NumericsError) as caught:
         row_of(array)
     assert (caught.value.kind, caught.value.num_nonfinite) == (FailureKind.NONFINITE, bad)
     assert f"{bad} of {array.size} entries are NaN or Inf" in caught.value.message
@@ -184,6 +185,30 @@ def test_squares_out_of_range_are_the_range_s_fault(scale, word):
     with pytest.raises(NumericsError, match=f"{word} float64: rescale") as caught:
         row_of(array)
     assert caught.value.kind is FailureKind.EIGENSOLVER_ERROR
+
+
+WAYS = {
+    "gram": ((60, 50), ScanConfig()),
+    "svd": ((60, 60), ScanConfig(spectrum=SpectrumRules(method="svd"))),
+    "pooled": ((20, 24, 3, 3), ScanConfig()),
+    "pooled svd": ((20, 24, 3, 3), profile_config("weightwatcher")),
+    "slices": ((20, 24, 3, 3), with_conv_mode(ScanConfig(), "slice")),
+    "fft": ((20, 24, 3, 3), with_conv_mode(ScanConfig(), "fft")),
+    "fft svd": (
+        (20, 24, 3, 3),
+        with_conv_mode(ScanConfig(spectrum=SpectrumRules(method="svd")), "fft"),
+    ),
+}
+
+
+@pytest.mark.parametrize("scale", [1e146, 1e154, 1e200, 1.7e307])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_end_of_float64_is_a_failed_row_and_no_warning(way, scale):
+    """Warnings are errors here; LAPACK would print its own on infinities."""
+    shape, config = WAYS[way]
+    array = np.random.default_rng(0).uniform(-1, 1, shape) * scale
+    rows = list(scan({"a.weight": array}, config=config))
+    assert {(row.status, row.status_reason) for row in rows} == {("failed", "eigensolver_error")}
 
 
 def test_a_long_tail_is_solved_again_by_svd():

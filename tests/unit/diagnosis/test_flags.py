@@ -310,3 +310,25 @@ def test_untrained_counts_only_rows_with_a_bulk():
     rows = [replace(SOUND, mp_softrank=1.0, phase=Phase.RANDOM_LIKE) for _ in range(3)]
     rows += [replace(SOUND, bulk_status="too_small", mp_softrank=None, phase=Phase.UNDECIDED)] * 10
     assert model_findings(rows, LIMITS) == ()
+
+
+def test_untrained_names_the_layers_that_are_not_counted():
+    rows = [replace(SOUND, mp_softrank=1.0, phase=Phase.RANDOM_LIKE) for _ in range(4)]
+    failed = replace(ROW, status="failed", status_reason="nonfinite")
+    assert model_findings(rows, LIMITS)[0].sentence.endswith("the model looks untrained")
+    assert "; 2 that failed or are beyond" in model_findings([*rows, failed, failed], LIMITS)[0].sentence
+
+
+def test_the_soft_rank_of_a_random_layer_is_held_against_that_at_the_edge_of_noise():
+    """Noise with one eigenvalue pulled just inside the edge, and just beyond it."""
+    noise = np.linalg.svd(np.random.default_rng(3).standard_normal((400, 200)), full_matrices=False)
+    edge = next(iter(scan({"a.weight": (noise[0] * noise[1]) @ noise[2]}))).lambda_edge
+    for factor in (0.999, 1.001):
+        values = np.append(np.sqrt(edge * factor), noise[1][1:])
+        row = next(iter(scan({"a.weight": (noise[0] * values) @ noise[2]})))
+        assert row.num_spikes == (factor > 1)
+        at_edge = row.lambda_plus / row.lambda_edge
+        assert (row.mp_softrank >= at_edge) is (row.num_spikes == 0)
+        flags = [flag for flag in row.findings if flag.kind == FlagKind.RANDOM_LIKE]
+        assert [flag.threshold for flag in flags] == [at_edge] * (factor < 1)
+        assert all(flag.value >= flag.threshold for flag in flags)

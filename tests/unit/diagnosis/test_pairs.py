@@ -156,6 +156,46 @@ def test_a_copy_of_the_base_s_file_is_a_fine_tune_without_a_change():
     assert "ft_noop" not in of_model(same, replace(PAIR, rel_delta=0.3))
 
 
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"status": "failed", "status_reason": "nonfinite", "base_status": None},
+        {"status": "skipped", "status_reason": "too_large", "base_status": None},
+        {"status": "skipped", "status_reason": "unsupported_dtype", "base_status": None},
+        {"base_status": "failed"},
+        {"base_status": "ok", "norm": 1.0},
+    ],
+    ids=["failed", "too_large", "unsupported", "base failed", "from zero"],
+)
+def test_a_matrix_that_was_not_compared_may_be_the_one_that_changed(unknown):
+    same = replace(PAIR, rel_delta=0.0)
+    missing = replace(PAIR, rel_delta=None, d_log_spectral_norm=None)
+    assert "ft_noop" not in of_model(same, same, replace(missing, **unknown))
+
+
+def test_zero_stays_zero_and_what_is_too_small_is_named():
+    same = replace(PAIR, rel_delta=0.0)
+    zero = replace(PAIR, rel_delta=None, d_log_spectral_norm=None, norm=None)
+    small = replace(zero, status="skipped", status_reason="too_small", base_status=None)
+    vector = replace(small, status_reason="not_a_matrix")
+    sentence = of_model(same, zero, small, vector)["ft_noop"].sentence
+    assert "all 2 matrices with a counterpart are unchanged" in sentence
+    assert "1 too small to compare" in sentence
+
+
+def test_a_model_of_which_a_file_is_missing_is_no_reupload():
+    rows = [replace(PAIR, rel_delta=0.0)] * 3
+    assert [flag.kind for flag in model_findings(rows, LIMITS)] == ["ft_noop"]
+    assert model_findings(rows, LIMITS, whole=False) == ()
+
+
+def test_layers_that_failed_count_against_a_rescaled_model():
+    moved = model(-1.0, -1.0, -1.0, 0.0)
+    failed = replace(PAIR, status="failed", base_status=None, d_log_spectral_norm=None)
+    assert "60% of 5 layers" in of_model(*moved, failed)["scale_shift"].sentence
+    assert "scale_shift" not in of_model(*moved, failed, failed)
+
+
 def test_a_quantised_model_is_no_reupload_for_its_unpacked_embeddings():
     packed = replace(PAIR, status="skipped", base_status=None, rel_delta=None, quant_method="gptq")
     same = replace(PAIR, rel_delta=0.0)

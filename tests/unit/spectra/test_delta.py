@@ -102,6 +102,13 @@ def test_a_base_of_zeros_has_nothing_to_be_relative_to():
     assert cka(*sides(own, np.zeros_like(base))) is None
 
 
+@pytest.mark.parametrize("scales", [(1e100, 1.0), (1e100, 1e-100), (1e-130, 1e-130), (1e140, 1e140)])
+def test_the_similarity_does_not_see_scales_whose_fourth_power_leaves_float64(scales):
+    own, base = pair((60, 40))
+    scaled = sides(own * scales[0], base * scales[1])
+    assert cka(*scaled) == pytest.approx(cka(*sides(own, base)), rel=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(60, 40), (40, 60), (600, 520)], ids=str)
 def test_scale_and_transposition_turn_nothing(shape):
     own, base = pair(shape)

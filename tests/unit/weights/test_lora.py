@@ -132,14 +132,34 @@ PAIR = {f"{PEFT}.lora_A.weight": (8, 64), f"{PEFT}.lora_B.weight": (96, 8)}
         ({"lora_alpha": 16, "alpha_pattern": {"layers.4.self_attn.q_proj": 4, "k_proj": 2, "proj": 1}}, 2.0),
         ({"lora_alpha": 16, "alpha_pattern": {"q_proj": 4, "self_attn.q_proj": 24}}, 3.0),
         ({"lora_alpha": 16, "alpha_pattern": {"(a+)+$": 4}}, 2.0),
-        ({"lora_alpha": "16"}, 1.0),
-        ({"lora_alpha": float("nan"), "alpha_pattern": "x"}, 1.0),
-        ({"lora_alpha": True}, 1.0),
-        ({"lora_alpha": 10**400}, 1.0),
+        ({"lora_alpha": 0}, 0.0),
+        ({"lora_alpha": None, "alpha_pattern": None}, 1.0),
+        ({"lora_alpha": 16, "alpha_pattern": {"q_proj": None}}, 2.0),
+        ({"lora_alpha": 16, "alpha_pattern": {"k_proj": "x"}}, 2.0),
+        ({"lora_alpha": "x", "alpha_pattern": {"q_proj": 4}}, 0.5),
     ],
 )
 def test_the_scale_of_a_peft_pair(config, gain):
     assert gains(PAIR, config) == {f"{PEFT}.lora_A.weight": pytest.approx(gain)}
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"lora_alpha": "16"}, "lora_alpha is '16'"),
+        ({"lora_alpha": [16]}, "lora_alpha is [16]"),
+        ({"lora_alpha": float("nan"), "alpha_pattern": "x"}, "lora_alpha is nan"),
+        ({"lora_alpha": float("inf")}, "lora_alpha is inf"),
+        ({"lora_alpha": -16}, "lora_alpha is -16"),
+        ({"lora_alpha": True}, "lora_alpha is True"),
+        ({"lora_alpha": 10**400}, "lora_alpha is 1000"),
+        ({"lora_alpha": 16, "alpha_pattern": {"q_proj": "4"}}, "alpha_pattern 'q_proj' is '4'"),
+    ],
+)
+def test_a_stated_scale_that_is_none_is_a_fault_that_says_so(config, said):
+    (pair,) = lora_pairs(tensors(PAIR), config).values()
+    assert said in pair.fault
+    assert len(pair.fault) < 120
 
 
 @pytest.mark.parametrize(
