@@ -5,8 +5,8 @@ it, and what lies above becomes A - v w^T - w v^T with v = u, p = tau A u, w = p
 Van Loan, Matrix Computations, 8.3.1). The update of one step and the product A u of the next are made in
 one pass over the lower triangle, where LAPACK's dsytrd makes two.
 
-Rows are cut into blocks of eight columns; those on the diagonal are kept whole, both triangles of them, so that
-every load is one of eight numbers. What lies beyond the part still to be reduced holds leftovers, which
+Rows are cut into blocks of eight columns; those on the diagonal are kept whole, both triangles of them, so
+that every load is one of eight numbers. What lies beyond the part still to be reduced holds leftovers, which
 meet zeros of u, v and w.
 """
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
     Vectors = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
     """v, w, u and p, as blocks (blocks, 8) or, in the same memory, as numbers."""
+
+_NOTHING = 1e-60
+"""A row of this squared norm, beside a largest diagonal element of .5 to 1, is zero."""
 
 _ROWS = 4
 """Rows of one pass: they share the loads of u, v, w and p, and leave room in 32 registers."""
@@ -144,12 +147,12 @@ def _reduce(
         j = len(diagonal) - 1 - step
         used = j // LANES + 1
         diagonal[step] = _next_row(a[j], j, used, blocks, numbers)
-        squares[step] = _dot(u, u, used)
+        square = _dot(u, u, used)
+        squares[step] = square if square > _NOTHING else 0.0
         if j == 0:
             return
-        end = -math.copysign(math.sqrt(squares[step]), us[j - 1])
-        tau = end * (end - us[j - 1])
-        tau = 1.0 / tau if tau > 0.0 else 0.0
+        end = -math.copysign(math.sqrt(square), us[j - 1])
+        tau = 1.0 / (end * (end - us[j - 1])) if square > _NOTHING else 0.0
         us[j - 1] -= end
         for i in range(0, j, _ROWS):
             _pass(a, i, blocks, numbers, sums)
