@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from jobs.lake.leaderboard import ask
 from jobs.lake.store import Store
@@ -230,6 +231,16 @@ def test_flow_is_that_of_each_role(lake):
     assert row["depth_rho"] == pytest.approx(np.corrcoef(steps, np.argsort(np.argsort(course)))[0, 1])
     assert row["depth_roughness"] == pytest.approx(np.abs(np.diff(course)).mean())
     assert row["lightest_block"] == int(np.argmax(course))
+
+
+@pytest.mark.parametrize("course", [(2, 2, 3, 4, 4), (4, 3, 3, 3, 5, 2), (5, 4, 3, 2)])
+def test_blocks_that_tie_share_the_middle_of_their_ranks(tmp_path, course):
+    ref = RepoRef("acme/tied", "a" * 40)
+    with Store.writing(tmp_path) as store:
+        commit(store, ref, tuple(layer(ref, k, "q", k, float(alpha)) for k, alpha in enumerate(course)))
+    expected = {"depth_rho": pytest.approx(stats.spearmanr(range(len(course)), course).statistic)}
+    assert found(tmp_path, "SELECT depth_rho FROM models") == [expected]
+    assert found(tmp_path, "SELECT depth_rho FROM correlation_flow") == [expected]
 
 
 def test_the_stacks_of_an_encoder_decoder_follow_one_another(tmp_path):
