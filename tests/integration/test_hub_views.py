@@ -1,4 +1,7 @@
-"""Views that need the whole lake: strata, anomalies, history, universality, load and temperature, flow."""
+"""Views that need the whole lake: strata, anomalies, history, universality, load and temperature, flow.
+
+And the order in which layers and findings are told.
+"""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jobs.lake import questions
 from jobs.lake.leaderboard import ask
 from jobs.lake.store import Store
 from schemas.config import ESTIMATOR, ScanConfig, code_version, from_toml
@@ -295,3 +299,35 @@ def test_history_tells_what_changed_between_revisions(tmp_path):
 
 def test_log_soft_rank_is_averaged(lake):
     assert found(lake, "SELECT DISTINCT log_soft_rank_mean AS mean FROM models") == [{"mean": 2.0}]
+
+
+WORST_FIRST = {
+    "rank_collapse": {"rank0_frac": 0.5},
+    "correlation_trap": {"null_status": "ok", "num_traps": 1, "w_mean": 0.0},
+    "under_trained": {"alpha": 7.0, "alpha_trunc": 7.0},
+    "erg_violated": {"alpha": 1.9, "alpha_trunc": 1.9, "erg_dlambda": -0.5},
+    "random_like": {"bulk_status": "ok", "phase": "RANDOM-LIKE"},
+    "fit_unreliable": {"D_ks": 0.2},
+    "": {},
+}
+
+
+@pytest.fixture
+def faults(tmp_path):
+    """A model with a layer of each fault, the worst last."""
+    ref = RepoRef("acme/faults", "a" * 40)
+    rows = [layer(ref, i, "q", i, 3.0) for i in range(len(WORST_FIRST))]
+    with Store.writing(tmp_path) as store:
+        ill = zip(rows, reversed(WORST_FIRST.values()), strict=True)
+        commit(store, ref, tuple(replace(row, **fault) for row, fault in ill))
+    return tmp_path
+
+
+def test_layers_stand_in_the_order_of_their_worst_finding(faults):
+    shown = questions.layers(faults, "acme/faults", 100, brief=True, everything=True)
+    assert shown.column("findings").to_pylist() == list(WORST_FIRST)
+
+
+def test_findings_and_layers_have_one_order(faults):
+    told = questions.flags(faults, None, None, 100, brief=False).column("flag").to_pylist()
+    assert told == [kind for kind in WORST_FIRST if kind]
