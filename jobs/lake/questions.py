@@ -23,11 +23,15 @@ _WEIGHTY = (
     FlagKind.UNDER_TRAINED,
     FlagKind.ERG_VIOLATED,
     FlagKind.RANDOM_LIKE,
+    FlagKind.ANOMALOUS_ALPHA,
+    FlagKind.DEPTH_IRREGULAR,
 )
+"""Of whole models, of broken layers, of their training; last what is only unlike its peers."""
+
 _WEAK = (FlagKind.NO_TAIL, FlagKind.FIT_UNRELIABLE, FlagKind.WELL_TRAINED)
 
 BY_WEIGHT = (*_WEIGHTY, *_WEAK)
-"""Kinds of findings, the weightiest first: the order of findings, and of layers by their worst."""
+"""Every kind of finding, the weightiest first: the order of findings, and of layers by their worst."""
 
 
 def _listed(kinds: Sequence[FlagKind]) -> str:

@@ -15,6 +15,7 @@ from jobs.lake.leaderboard import ask
 from jobs.lake.store import Store
 from schemas.config import ESTIMATOR, ScanConfig, code_version, from_toml
 from schemas.refs import RepoRef
+from schemas.results import FlagKind
 from schemas.rows import LayerMetrics, RepositoryRow, RunRow
 from schemas.tables import SCHEMA_VERSION
 from schemas.work import RepoPlan, UnitResult
@@ -331,3 +332,13 @@ def test_layers_stand_in_the_order_of_their_worst_finding(faults):
 def test_findings_and_layers_have_one_order(faults):
     told = questions.flags(faults, None, None, 100, brief=False).column("flag").to_pylist()
     assert told == [kind for kind in WORST_FIRST if kind]
+
+
+def test_every_kind_of_finding_has_one_place():
+    assert sorted(questions.BY_WEIGHT) == sorted(FlagKind)
+
+
+def test_headlines_tell_what_is_only_unlike_its_peers(lake):
+    told = questions.headlines(lake).column("flag").to_pylist()
+    assert told == ["anomalous_alpha"] + ["depth_irregular"] * (len(told) - 1)
+    assert len(told) > 1
