@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
 from numbers import Real
@@ -283,11 +283,6 @@ def from_json(text: str) -> ScanConfig:
         return TypeAdapter(ScanConfig).validate_json(text)
     except ValidationError as error:
         raise ConfigError("stored config: " + "; ".join(_explain(e) for e in error.errors())) from error
-
-
-def with_conv_mode(config: ScanConfig, mode: ConvMode) -> ScanConfig:
-    """Return `config` with another treatment of convolutions."""
-    return replace(config, matrices=replace(config.matrices, conv_mode=mode))
 
 
 def _as_declared(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from jobs.bench.page import number, render
 from jobs.bench.registry import CASES, Case
 from jobs.bench.result import NotRunError, Result, Verdict
 from jobs.verbs.exitcodes import Exit
-from jobs.verbs.output import emit
+from jobs.verbs.output import emit, writing
 from schemas.errors import ScanError, UsageError
 
 _BRIEF = ("case", "name", "verdict", "value", "low", "high", "unit", "target", "peer")
@@ -93,8 +93,6 @@ def _table(records: Sequence[dict[str, Any]], columns: Sequence[str]) -> pa.Tabl
 def _write(file: Path | None, text: str) -> None:
     if file is None:
         return
-    try:
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from error

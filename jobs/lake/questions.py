@@ -1,5 +1,6 @@
 """The questions the CLI asks of a lake, as SQL over its views."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,26 +8,49 @@ from jobs.lake.leaderboard import ask
 from schemas.errors import UsageError
 from schemas.results import FlagKind
 
-_SEVERITY = """
-CASE
-    WHEN status = 'failed' THEN 0
-    WHEN list_has_any(flags, ['zero_matrix', 'scale_outlier', 'scale_collapse', 'rank_collapse']) THEN 1
-    WHEN list_has_any(flags, ['ft_unstable', 'under_trained', 'over_trained', 'random_like']) THEN 2
-    WHEN list_has_any(flags, ['no_tail']) THEN 3
-    WHEN list_has_any(flags, ['fit_unreliable']) THEN 4
-    WHEN status = 'ok' THEN 5
-    ELSE 6
-END"""
-
-_RANK_OF_FLAG = (
-    "list_position(['untrained_like', 'ft_noop', 'scale_shift', 'nonfinite', 'zero_matrix', "
-    "'scale_collapse', 'scale_outlier', 'rank_collapse', 'ft_unstable', 'correlation_trap', "
-    "'over_trained', 'under_trained', 'erg_violated', 'random_like'], flag)"
+_WEIGHTY = (
+    FlagKind.UNTRAINED_LIKE,
+    FlagKind.FT_NOOP,
+    FlagKind.SCALE_SHIFT,
+    FlagKind.NONFINITE,
+    FlagKind.ZERO_MATRIX,
+    FlagKind.SCALE_COLLAPSE,
+    FlagKind.SCALE_OUTLIER,
+    FlagKind.RANK_COLLAPSE,
+    FlagKind.FT_UNSTABLE,
+    FlagKind.CORRELATION_TRAP,
+    FlagKind.OVER_TRAINED,
+    FlagKind.UNDER_TRAINED,
+    FlagKind.ERG_VIOLATED,
+    FlagKind.RANDOM_LIKE,
+    FlagKind.ANOMALOUS_ALPHA,
+    FlagKind.DEPTH_IRREGULAR,
 )
+"""Of whole models, of broken layers, of their training; last what is only unlike its peers."""
+
+_WEAK = (FlagKind.NO_TAIL, FlagKind.FIT_UNRELIABLE, FlagKind.WELL_TRAINED)
+
+BY_WEIGHT = (*_WEIGHTY, *_WEAK)
+"""Every kind of finding, the weightiest first: the order of findings, and of layers by their worst."""
+
+
+def _listed(kinds: Sequence[FlagKind]) -> str:
+    return ", ".join(f"'{kind}'" for kind in kinds)
+
+
+_RANK_OF_FLAG = f"list_position([{_listed(BY_WEIGHT)}], flag)"
+
+_SEVERITY = f"""
+CASE status
+    WHEN 'failed' THEN 0
+    WHEN 'ok' THEN coalesce(list_min(list_transform(flags, lambda flag: {_RANK_OF_FLAG})), {len(BY_WEIGHT)})
+    ELSE {len(BY_WEIGHT) + 1}
+END"""
+"""Of a layer, 0 the worst; one without findings stands beside the well-trained ones."""
 
 STRATUM = "stratum"
 
-_QUIET = "('fit_unreliable', 'no_tail', 'well_trained')"
+_QUIET = f"({_listed(_WEAK)})"
 """Kinds that are listed only when asked for: weak evidence, and good news."""
 
 _FINDINGS = f"list_filter(flags, lambda f: f NOT IN {_QUIET})"

@@ -1,6 +1,7 @@
 -- How alpha runs along the depth of a model, role by role (at least 4 blocks): the change from first to last block by
 -- least squares, Spearman's correlation with depth, and the mean step between neighbours. Encoder blocks come before
--- decoder blocks; no step leads from one stack of blocks to the next.
+-- decoder blocks; no step leads from one stack of blocks to the next. Tied blocks share the middle of their ranks: a
+-- window by order counts up to the last of its ties.
 WITH blocks AS (
     SELECT repo_id, revision, component, config_fingerprint, role, layer_index, avg(alpha) AS a,
         regexp_extract(tensor, '^[^0-9]*') AS stack
@@ -11,8 +12,7 @@ WITH blocks AS (
 steps AS (
     SELECT *,
         row_number() OVER w - 1 AS k,
-        rank() OVER (PARTITION BY repo_id, revision, component, config_fingerprint, role ORDER BY a)
-            + (count(*) OVER (PARTITION BY repo_id, revision, component, config_fingerprint, role, a) - 1) / 2 AS a_rank,
+        (rank() OVER r + count(*) OVER r) / 2 AS a_rank,
         a - lag(a) OVER s AS step
     FROM blocks
     WINDOW
@@ -20,7 +20,8 @@ steps AS (
             PARTITION BY repo_id, revision, component, config_fingerprint, role
             ORDER BY contains(stack, 'decoder'), stack, layer_index
         ),
-        s AS (PARTITION BY repo_id, revision, component, config_fingerprint, role, stack ORDER BY layer_index)
+        s AS (PARTITION BY repo_id, revision, component, config_fingerprint, role, stack ORDER BY layer_index),
+        r AS (PARTITION BY repo_id, revision, component, config_fingerprint, role ORDER BY a)
 )
 SELECT repo_id, revision, component, config_fingerprint, role,
     count(*) AS num_blocks,

@@ -74,11 +74,12 @@ totals AS (
     GROUP BY repo_id, revision, component, config_fingerprint
 ),
 -- Blocks in the order of the data: the encoder's before the decoder's, each stack of blocks (its name before the first
--- digit) by number. No step leads from one stack to the next.
+-- digit) by number. No step leads from one stack to the next. Tied means share the middle of their ranks: a window by
+-- order counts up to the last of its ties.
 blocks AS (
     SELECT repo_id, revision, component, config_fingerprint, stack, layer_index, avg(alpha) AS a,
         row_number() OVER w - 1 AS k,
-        rank() OVER (PARTITION BY repo_id, revision, component, config_fingerprint ORDER BY avg(alpha)) AS a_rank,
+        (rank() OVER r + count(*) OVER r) / 2 AS a_rank,
         avg(alpha) - lag(avg(alpha)) OVER s AS step
     FROM body
     WHERE counted AND layer_index IS NOT NULL
@@ -88,7 +89,8 @@ blocks AS (
             PARTITION BY repo_id, revision, component, config_fingerprint
             ORDER BY contains(stack, 'decoder'), stack, layer_index
         ),
-        s AS (PARTITION BY repo_id, revision, component, config_fingerprint, stack ORDER BY layer_index)
+        s AS (PARTITION BY repo_id, revision, component, config_fingerprint, stack ORDER BY layer_index),
+        r AS (PARTITION BY repo_id, revision, component, config_fingerprint ORDER BY avg(alpha))
 ),
 depth AS (
     SELECT repo_id, revision, component, config_fingerprint,

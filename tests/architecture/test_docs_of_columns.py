@@ -12,7 +12,7 @@ from scanner.pipeline import run_unit
 from scanner.planning import plan_repository
 from scanner.sources.memory import MemorySource
 from schemas.columns import NEVER, columns
-from schemas.config import ScanConfig, WorkLimits, with_conv_mode
+from schemas.config import MatrixRules, ScanConfig, WorkLimits
 from schemas.tables import SCHEMAS, TABLES, to_table
 
 COLUMNS = [(table, name) for table, row in TABLES.items() for name in columns(row)]
@@ -171,7 +171,7 @@ def test_phase_shares_are_shares(lake, model):
 @pytest.mark.parametrize("mode", ["pool", "slice", "flatten"])
 def test_coverage_is_the_share_of_parameters_in_ok_rows(tmp_path, mode):
     tensors = {"conv.weight": state()["conv.weight"], "norm.weight": np.ones(1000)}
-    write(tmp_path / "lake", tensors, with_conv_mode(ScanConfig(), mode))
+    write(tmp_path / "lake", tensors, ScanConfig(matrices=MatrixRules(conv_mode=mode)))
     (found,) = ask(tmp_path / "lake", "SELECT coverage_params FROM models").to_pylist()
     assert found["coverage_params"] == pytest.approx(4320 / 5320)
 

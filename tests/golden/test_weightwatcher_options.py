@@ -16,7 +16,7 @@ from jobs.lake.leaderboard import ask
 from scanner.sources.targets import parse_targets
 from scanner.spectra.eigen import DenseWeights
 from scanner.spectra.vectors import vector_entropies
-from schemas.config import ScanConfig, Stages, WeightWatcherRules, profile_config, with_conv_mode
+from schemas.config import ScanConfig, Stages, WeightWatcherRules, profile_config
 
 PROFILE = profile_config("weightwatcher")
 OWN_RULES = {"sv_min", "name", "slice_id", "N", "M", "Q"}
@@ -98,7 +98,8 @@ def test_xmin_peak_has_numbers_where_weightwatcher_fails(synthetic: Path, tmp_pa
 
 
 def test_slices(synthetic: Path, tmp_path: Path) -> None:
-    ours = rows_of(tmp_path / "lake", with_conv_mode(PROFILE, "slice"), synthetic)
+    config = replace(PROFILE, matrices=replace(PROFILE.matrices, conv_mode="slice"))
+    ours = rows_of(tmp_path / "lake", config, synthetic)
     assert differences(load("weightwatcher_synthetic_slice"), ours) == []
 
 

@@ -34,6 +34,14 @@ def test_a_case_writes_table_json_and_page(tmp_path):
     assert "hubspectra --help" in done.err
 
 
+def test_a_page_that_cannot_be_written_is_the_users_error(tmp_path):
+    (tmp_path / "file").touch()
+    page = tmp_path / "file" / "b.md"
+    done = run_cli("bench", "resnet", "--quick", "--models", str(tmp_path), "--page", str(page))
+    assert done.code == 1
+    assert f"cannot write {page}" in done.err
+
+
 def test_an_unknown_case_is_named_with_the_known_ones():
     done = run_cli("bench", "nonsense")
     assert done.code == 1

@@ -1,15 +1,21 @@
-"""Views that need the whole lake: strata, anomalies, history, universality, load and temperature, flow."""
+"""Views that need the whole lake: strata, anomalies, history, universality, load and temperature, flow.
+
+And the order in which layers and findings are told.
+"""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from jobs.lake import questions
 from jobs.lake.leaderboard import ask
 from jobs.lake.store import Store
 from schemas.config import ESTIMATOR, ScanConfig, code_version, from_toml
 from schemas.refs import RepoRef
+from schemas.results import FlagKind
 from schemas.rows import LayerMetrics, RepositoryRow, RunRow
 from schemas.tables import SCHEMA_VERSION
 from schemas.work import RepoPlan, UnitResult
@@ -232,6 +238,16 @@ def test_flow_is_that_of_each_role(lake):
     assert row["lightest_block"] == int(np.argmax(course))
 
 
+@pytest.mark.parametrize("course", [(2, 2, 3, 4, 4), (4, 3, 3, 3, 5, 2), (5, 4, 3, 2)])
+def test_blocks_that_tie_share_the_middle_of_their_ranks(tmp_path, course):
+    ref = RepoRef("acme/tied", "a" * 40)
+    with Store.writing(tmp_path) as store:
+        commit(store, ref, tuple(layer(ref, k, "q", k, float(alpha)) for k, alpha in enumerate(course)))
+    expected = {"depth_rho": pytest.approx(stats.spearmanr(range(len(course)), course).statistic)}
+    assert found(tmp_path, "SELECT depth_rho FROM models") == [expected]
+    assert found(tmp_path, "SELECT depth_rho FROM correlation_flow") == [expected]
+
+
 def test_the_stacks_of_an_encoder_decoder_follow_one_another(tmp_path):
     course = {"encoder": [3.0, 3.1, 3.2, 3.3], "decoder": [5.0, 4.9, 4.8, 4.7]}
     ref, lake = RepoRef("acme/t5", "a" * 40), tmp_path / "lake"
@@ -284,3 +300,45 @@ def test_history_tells_what_changed_between_revisions(tmp_path):
 
 def test_log_soft_rank_is_averaged(lake):
     assert found(lake, "SELECT DISTINCT log_soft_rank_mean AS mean FROM models") == [{"mean": 2.0}]
+
+
+WORST_FIRST = {
+    "rank_collapse": {"rank0_frac": 0.5},
+    "correlation_trap": {"null_status": "ok", "num_traps": 1, "w_mean": 0.0},
+    "under_trained": {"alpha": 7.0, "alpha_trunc": 7.0},
+    "erg_violated": {"alpha": 1.9, "alpha_trunc": 1.9, "erg_dlambda": -0.5},
+    "random_like": {"bulk_status": "ok", "phase": "RANDOM-LIKE"},
+    "fit_unreliable": {"D_ks": 0.2},
+    "": {},
+}
+
+
+@pytest.fixture
+def faults(tmp_path):
+    """A model with a layer of each fault, the worst last."""
+    ref = RepoRef("acme/faults", "a" * 40)
+    rows = [layer(ref, i, "q", i, 3.0) for i in range(len(WORST_FIRST))]
+    with Store.writing(tmp_path) as store:
+        ill = zip(rows, reversed(WORST_FIRST.values()), strict=True)
+        commit(store, ref, tuple(replace(row, **fault) for row, fault in ill))
+    return tmp_path
+
+
+def test_layers_stand_in_the_order_of_their_worst_finding(faults):
+    shown = questions.layers(faults, "acme/faults", 100, brief=True, everything=True)
+    assert shown.column("findings").to_pylist() == list(WORST_FIRST)
+
+
+def test_findings_and_layers_have_one_order(faults):
+    told = questions.flags(faults, None, None, 100, brief=False).column("flag").to_pylist()
+    assert told == [kind for kind in WORST_FIRST if kind]
+
+
+def test_every_kind_of_finding_has_one_place():
+    assert sorted(questions.BY_WEIGHT) == sorted(FlagKind)
+
+
+def test_headlines_tell_what_is_only_unlike_its_peers(lake):
+    told = questions.headlines(lake).column("flag").to_pylist()
+    assert told == ["anomalous_alpha"] + ["depth_irregular"] * (len(told) - 1)
+    assert len(told) > 1

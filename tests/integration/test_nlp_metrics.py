@@ -13,7 +13,7 @@ from jobs.lake.store import Store
 from scanner.pipeline import run_unit
 from scanner.planning import plan_repository
 from scanner.sources.memory import MemorySource
-from schemas.config import ScanConfig, Stages, WorkLimits, with_conv_mode
+from schemas.config import MatrixRules, ScanConfig, Stages, WorkLimits
 from schemas.tables import to_table
 
 EVERYTHING = Stages(alternatives=True, null_model=True, vectors=True)
@@ -59,7 +59,7 @@ def stored(folder, config):
 
 @pytest.fixture(scope="module")
 def flat(tmp_path_factory):
-    config = with_conv_mode(replace(ScanConfig(), stages=EVERYTHING), "flatten")
+    config = ScanConfig(matrices=MatrixRules(conv_mode="flatten"), stages=EVERYTHING)
     return stored(tmp_path_factory.mktemp("nlp") / "lake", config)
 
 

@@ -1,6 +1,6 @@
 """One matrix, one row: invariances, special matrices, and the columns each profile fills."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from scanner.api import scan
 from scanner.layer import measure, place
 from scanner.spectra.eigen import DenseWeights
-from schemas.config import MatrixRules, ScanConfig, SpectrumRules, profile_config, with_conv_mode
+from schemas.config import MatrixRules, ScanConfig, SpectrumRules, profile_config
 from schemas.errors import NumericsError
 from schemas.refs import FileRef, MatrixRef, RepoRef, TensorRef
 from schemas.results import FailureKind, Phase, Role, SkipReason
@@ -192,11 +192,11 @@ WAYS = {
     "svd": ((60, 60), ScanConfig(spectrum=SpectrumRules(method="svd"))),
     "pooled": ((20, 24, 3, 3), ScanConfig()),
     "pooled svd": ((20, 24, 3, 3), profile_config("weightwatcher")),
-    "slices": ((20, 24, 3, 3), with_conv_mode(ScanConfig(), "slice")),
-    "fft": ((20, 24, 3, 3), with_conv_mode(ScanConfig(), "fft")),
+    "slices": ((20, 24, 3, 3), ScanConfig(matrices=MatrixRules(conv_mode="slice"))),
+    "fft": ((20, 24, 3, 3), ScanConfig(matrices=MatrixRules(conv_mode="fft"))),
     "fft svd": (
         (20, 24, 3, 3),
-        with_conv_mode(ScanConfig(spectrum=SpectrumRules(method="svd")), "fft"),
+        ScanConfig(spectrum=SpectrumRules(method="svd"), matrices=MatrixRules(conv_mode="fft")),
     ),
 }
 
@@ -229,7 +229,7 @@ def test_a_long_tail_is_solved_again_by_svd():
 )
 def test_convolution_modes(mode, kernel, count):
     array = np.random.default_rng(0).standard_normal((24, 20, 3, 3))
-    config = with_conv_mode(CONFIG, mode)
+    config = ScanConfig(matrices=MatrixRules(conv_mode=mode))
     about = {"role": Role.CONV, "name": "conv.weight"}
     if mode == "slice":
         row = measure(ref_of(array.shape, slice_id=4, **about), DenseWeights(array[:, :, 1, 1]), config)
@@ -256,7 +256,8 @@ def test_weightwatchers_columns_need_its_profile(trained, plain):
 
 def test_weightwatcher_has_no_row_for_a_flattened_convolution():
     array = np.random.default_rng(0).standard_normal((24, 20, 3, 3))
-    config = with_conv_mode(profile_config("weightwatcher"), "flatten")
+    config = profile_config("weightwatcher")
+    config = replace(config, matrices=replace(config.matrices, conv_mode="flatten"))
     row = measure(ref_of(array.shape, shape=(24, 180)), DenseWeights(array.reshape(24, -1)), config)
     assert (row.status, row.ww_status) == ("ok", None)
 

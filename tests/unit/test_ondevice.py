@@ -19,7 +19,7 @@ from scanner.reading import Job
 from scanner.sources.local import LocalSource
 from scanner.sources.memory import MemorySource
 from scanner.spectra.device import Solved, card
-from schemas.config import ScanConfig, SpectrumRules, WorkLimits, with_conv_mode
+from schemas.config import MatrixRules, ScanConfig, SpectrumRules, WorkLimits
 from schemas.errors import NumericsError, SourceError
 from schemas.results import FailureKind
 from schemas.rows import Failure, LayerMetrics
@@ -115,7 +115,7 @@ def test_singular_values_and_beyond_the_gram_matrix_are_the_host_s():
 
 
 def test_a_convolution_as_a_linear_map_is_the_host_s():
-    config = with_conv_mode(CONFIG, "fft")
+    config = ScanConfig(matrices=MatrixRules(conv_mode="fft"))
     found, plain = (
         rows_of({"conv.weight": noise(64, 64, 3, 3)}, device, config) for device in (DEVICE, "cpu")
     )
@@ -123,7 +123,7 @@ def test_a_convolution_as_a_linear_map_is_the_host_s():
 
 
 def test_a_convolution_too_deep_to_be_transformed_is_the_device_s():
-    config = with_conv_mode(CONFIG, "fft")
+    config = ScanConfig(matrices=MatrixRules(conv_mode="fft"))
     for shape, kind in (((64, 64, 3, 3), Elsewhere), ((64, 64, 2, 2, 2), Solved)):
         ((_, ready),) = ahead(jobs_of({"conv.weight": noise(*shape)}), config, DEVICE, host_seconds=0.0)
         assert isinstance(ready, kind)

@@ -1,5 +1,7 @@
 """The transformed convolution against the matrix of the linear map itself."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -7,7 +9,7 @@ from numpy.typing import NDArray
 from scanner.api import scan
 from scanner.spectra import fourier
 from scanner.spectra.eigen import DenseWeights
-from schemas.config import MatrixRules, ScanConfig, profile_config, with_conv_mode
+from schemas.config import MatrixRules, ScanConfig, profile_config
 from schemas.errors import NumericsError
 
 Floats = NDArray[np.float64]
@@ -69,7 +71,7 @@ def test_nan_is_refused() -> None:
 def test_a_row_says_how_it_was_seen() -> None:
     rng = np.random.default_rng(3)
     state = {"conv.weight": rng.standard_normal((24, 20, 3, 3)), "fc.weight": rng.standard_normal((40, 30))}
-    config = with_conv_mode(ScanConfig(), "fft")
+    config = ScanConfig(matrices=MatrixRules(conv_mode="fft"))
     conv, dense = scan(state, config=config)
     assert (conv.conv_mode, conv.kernel_size, conv.num_evals) == ("fft", 9, 1024 * 20)
     assert (conv.fit_status, conv.bulk_status) == ("ok", "ok")
@@ -80,7 +82,8 @@ def test_a_row_says_how_it_was_seen() -> None:
 
 def test_weightwatcher_has_no_such_row_and_volumes_are_pooled() -> None:
     rng = np.random.default_rng(4)
-    config = with_conv_mode(profile_config("weightwatcher"), "fft")
+    config = profile_config("weightwatcher")
+    config = replace(config, matrices=replace(config.matrices, conv_mode="fft"))
     [row] = scan({"conv.weight": rng.standard_normal((10, 9, 3, 3))}, config=config)
     assert (row.conv_mode, row.ww_status) == ("fft", None)
     rules = ScanConfig(matrices=MatrixRules(conv_mode="fft"))
