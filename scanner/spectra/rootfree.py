@@ -47,7 +47,8 @@ _MOST_SWEEPS = 40
 
 @inlined
 def _faint(d: NDArray[np.float64], e: NDArray[np.float64], i: int, lane: int, least: float) -> bool:
-    return e[i, lane] <= _EPS2 * (abs(d[i, lane] * d[i + 1, lane]) + least)
+    small: bool = e[i, lane] <= _EPS2 * (abs(d[i, lane] * d[i + 1, lane]) + least)
+    return small
 
 
 @inlined
@@ -81,7 +82,7 @@ def _sweep(
     stop: int,
     shift: Eight,
 ) -> None:
-    """One QL sweep from place `start` up to `stop`; a lane changes nothing but its part, `first` to `last`."""
+    """One QL sweep from place `start` up to `stop`; a lane changes its part, `first` to `last`, alone."""
     c, s = all_of(1.0), all_of(0.0)
     gamma = minus(row(d, start), shift)
     p = times(gamma, gamma)

@@ -17,7 +17,7 @@ from scanner.spectra.rootfree import solve_tridiagonals
 from schemas.errors import NumericsError
 from schemas.results import FailureKind, FloatArray
 
-TORCH_FROM_SIDE = 1536
+TORCH_FROM_SIDE = 2049
 """Side from which torch's LAPACK (MKL on x86) is used; below it torch is never imported."""
 
 
@@ -45,7 +45,7 @@ def eigenvalues(matrices: FloatArray) -> FloatArray:
     eigensolver_error).
     """
     *stack, side, _ = matrices.shape
-    return finished([halfway(matrices.reshape(-1, side, side))])[0].reshape(*stack, side)
+    return finished([halfway(np.ascontiguousarray(matrices).reshape(-1, side, side))])[0].reshape(*stack, side)
 
 
 def halfway(matrices: FloatArray) -> Halfway:
