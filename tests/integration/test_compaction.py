@@ -13,7 +13,7 @@ from biglake import ROWS, reference, write_parts
 from running import differences, ended, finish, rows, run_cli, start_cli, start_python
 from zoo import save_model
 
-from jobs.lake import snapshot
+from jobs.lake import merging, snapshot
 from jobs.lake.compaction import LOOSE_PARTS, compact, is_due
 from jobs.lake.generations import TABLES, merged, read_marker, sweep
 from jobs.lake.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask, connect, save_snapshot, view_sql
@@ -133,6 +133,23 @@ def test_columns_of_a_newer_version_are_kept(lake):
     (after,) = rows(lake, "SELECT count(of_tomorrow) AS n, sum(of_tomorrow) AS s FROM layers")
     assert after["n"] == before[0]["n"] > 0
     assert after["s"] == pytest.approx(before[0]["s"])
+
+
+def test_a_column_of_few_models_is_in_the_files_that_hold_its_values(lake, monkeypatch):
+    """Row groups of one model each: the columns of a file only grow, and all its rows have them."""
+    monkeypatch.setattr(merging, "ROW_GROUP", 1)
+    parts = sorted((lake / "layers").glob("owner*.parquet"))
+    for part, name in zip(parts[4:6], ("d_alpha", "rel_delta"), strict=True):
+        table, field = pq.read_table(part), SCHEMAS["layers"].field(name)
+        pq.write_table(table.append_column(field, table.column("alpha").cast(field.type)), part)
+    before = contents(lake, "layers")
+    with Store.writing(lake) as store:
+        compact(store)
+    files = [pq.read_table(path) for path in merged(lake / "layers/000001")]
+    assert contents(lake, "layers") == before
+    assert [file.num_rows // ROWS for file in files] == [4, 1, MODELS - 5]
+    held = [{"d_alpha", "rel_delta"} & set(file.column_names) for file in files]
+    assert held == [set(), {"d_alpha"}, {"rel_delta"}]
 
 
 def test_a_damaged_part_is_named_and_the_lake_stays_as_it_was(lake):
