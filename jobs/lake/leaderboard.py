@@ -41,7 +41,8 @@ _VIEWS = (*TABLE_VIEWS, *SQL_VIEWS)
 
 _SOURCE = re.compile(r'\b(?:from|join)\s+[\s(]*(?:main\.)?"?(\w+)', re.IGNORECASE)
 _CATALOGUE = re.compile(
-    r"\b(show|desc|describe|export|information_schema|(pragma|duckdb|pg|sqlite)_\w+|pragma)\b", re.IGNORECASE
+    r"^\s*desc\b|\b(show|describe|export|information_schema|pragma|(pragma|duckdb|pg|sqlite)_\w+)\b",
+    re.IGNORECASE,
 )
 """Words of queries that may ask which views there are."""
 

@@ -1,10 +1,10 @@
 """The rows of many parts and merged files of `layers` -> merged files sorted by model, as a stream."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, repeat
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,19 @@ ROW_GROUP = 100_000
 """Rows of a row group; with ten thousand, whole columns take twice as long to read."""
 FILE_ROWS = 1_000_000
 """Rows of a merged file, about 100 MB of layers."""
+_BATCH = 32_768
 _READERS = 2
 """Threads that decode small parts; each has a DuckDB of one thread, since more in one wait for each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The rows of one model: `rows` of them in a part of its own, or from `start` on in a merged file."""
+    """The rows of one model: `rows` of them in a part of its own, or in turn in a merged file."""
 
     key: Key
     path: Path
     rows: int
-    start: int | None = None
+    merged: bool = False
 
 
 def read_parts(paths: Sequence[Path], named: str | None = None) -> pa.Table:
@@ -84,23 +85,24 @@ def filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def pieces_of(path: Path) -> list[Piece]:
-    """The models of a merged file."""
+    """The models of a merged file, in its order."""
     table = pq.read_table(path, columns=list(KEY))
     starts = _run_starts(table)
     lengths = np.diff([*starts, table.num_rows]).tolist()
-    keys = _keys_at(table, starts)
-    return [Piece(key, path, n, int(k)) for key, n, k in zip(keys, lengths, starts, strict=True)]
+    return [Piece(key, path, n, merged=True) for key, n in zip(_keys_at(table, starts), lengths, strict=True)]
 
 
 def merge(pieces: Sequence[Piece], place: Path, number: int) -> int:
     """Write all rows of the pieces, sorted by model, to files of `place` from `number` on; how many files.
 
-    One thread reads the next row group while this one encodes; memory is two row groups.
+    Whole merged files are to be merged, in the order of their keys. One thread reads the next row group
+    while this one encodes; memory is two row groups, and the open one of every file, still encoded.
     """
+    streams = {path: _Stream(path) for path in {piece.path for piece in pieces if piece.merged}}
     with ThreadPoolExecutor(1) as ahead, MergedFiles(place, number) as files:
         reading = None
         for chunk in _chunks(sorted(pieces, key=lambda piece: piece.key)):
-            following = ahead.submit(_gathered, chunk)
+            following = ahead.submit(_gathered, chunk, streams)
             if reading is not None:
                 files.write(reading.result())
             reading = following
@@ -186,37 +188,47 @@ def _chunks(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
         yield chunk
 
 
-def _gathered(chunk: Sequence[Piece]) -> pa.Table:
+def _gathered(chunk: Sequence[Piece], streams: Mapping[Path, "_Stream"]) -> pa.Table:
     """The rows of a chunk in the order of its pieces."""
-    parts = [piece.path for piece in chunk if piece.start is None]
+    parts = [piece.path for piece in chunk if not piece.merged]
     tables = [read_parts(parts)] if parts else []
-    stored = sorted((piece for piece in chunk if piece.start is not None), key=lambda piece: piece.path)
-    tables += [_rows(path, list(of)) for path, of in groupby(stored, key=lambda piece: piece.path)]
+    stored: dict[Path, int] = {}
+    for piece in chunk:
+        if piece.merged:
+            stored[piece.path] = stored.get(piece.path, 0) + piece.rows
+    tables += [streams[path].take(rows) for path, rows in stored.items()]
     schema = SCHEMAS["layers"]
     table = pa.concat_tables([filled(table, schema) for table in tables], promote_options="default")
     return filled(_in_order(table, [piece.key for piece in chunk]), schema)
 
 
-def _rows(path: Path, pieces: Sequence[Piece]) -> pa.Table:
-    """The rows of neighbours in one merged file."""
-    start, stop = pieces[0].start or 0, (pieces[-1].start or 0) + pieces[-1].rows
-    file = pq.ParquetFile(path)
-    ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-    first, last = (int(np.searchsorted(ends, row, side="right")) for row in (start, stop - 1))
-    before = int(ends[first - 1]) if first else 0
-    return file.read_row_groups(range(first, last + 1)).slice(start - before, stop - start)
+class _Stream:
+    """A merged file from its first row to its last: chunks end anywhere, and no row is decoded twice."""
+
+    def __init__(self, path: Path) -> None:
+        self._batches = pq.ParquetFile(path).iter_batches(_BATCH, use_threads=False)
+        self._rest: pa.RecordBatch | None = None
+
+    def take(self, rows: int) -> pa.Table:
+        """The next `rows` rows."""
+        taken = []
+        while rows:
+            batch = self._rest or next(self._batches)
+            taken.append(batch.slice(0, rows))
+            rows -= taken[-1].num_rows
+            self._rest = batch.slice(taken[-1].num_rows) if taken[-1].num_rows < batch.num_rows else None
+        return pa.Table.from_batches(taken)
 
 
 def _in_order(table: pa.Table, keys: Sequence[Key]) -> pa.Table:
     """Runs of rows in the order of their keys; inside a run nothing moves."""
     rank = {key: i for i, key in enumerate(keys)}
     starts = _run_starts(table)
-    lengths = np.diff([*starts, table.num_rows])
     ranks = np.array([rank[key] for key in _keys_at(table, starts)])
     if np.all(ranks[1:] >= ranks[:-1]):
         return table
-    order = np.argsort(ranks, kind="stable")
-    return pa.concat_tables([table.slice(starts[i], lengths[i]) for i in order])
+    each = np.repeat(ranks, np.diff([*starts, table.num_rows]))
+    return table.take(np.argsort(each, kind="stable"))
 
 
 def _run_starts(table: pa.Table) -> np.ndarray:
