@@ -27,6 +27,7 @@ ROW_GROUP = 100_000
 FILE_ROWS = 1_000_000
 """Rows of a merged file, about 100 MB of layers."""
 _BATCH = 32_768
+"""Rows of a merged file that are decoded at a time; smaller and larger ones cost as much."""
 _READERS = 2
 """Threads that decode small parts; each has a DuckDB of one thread, since more in one wait for each other."""
 
@@ -44,7 +45,7 @@ class Piece:
 def read_parts(paths: Sequence[Path], named: str | None = None) -> pa.Table:
     """All rows of small parts in the order given; a column `named` tells the part's name without suffix.
 
-    By DuckDB, which opens and decodes a small file of many columns in a third of pyarrow's time. Raises
+    By DuckDB, whose threads do not wait for each other as pyarrow's do on small files of many columns. Raises
     LakeError for a damaged part.
     """
     half = -(-len(paths) // _READERS)
@@ -77,8 +78,12 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns that hold a value, in the types and the order of `schema`; newer ones come after."""
-    held = {name for name in table.column_names if table.column(name).null_count < table.num_rows}
+    """The columns that hold a value, in the types and the order of `schema`; newer ones come after.
+
+    A table without rows keeps all of its columns.
+    """
+    rows = max(table.num_rows, 1)
+    held = {name for name in table.column_names if table.column(name).null_count < rows}
     newer = (field for field in table.schema if field.name not in schema.names)
     kept = pa.schema([field for field in (*schema, *newer) if field.name in held], metadata=schema.metadata)
     return pa.table([table.column(field.name).cast(field.type) for field in kept], schema=kept)

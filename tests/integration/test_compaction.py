@@ -90,6 +90,21 @@ def test_a_second_compaction_joins_old_files_and_new_parts_in_one_order(lake):
     assert places == sorted(places)
 
 
+def test_chunks_that_end_anywhere_in_a_file_lose_no_row(lake, monkeypatch):
+    compacted(lake)
+    write_parts(lake, range(MODELS, 2 * MODELS))
+    before = contents(lake, "layers")
+    monkeypatch.setattr(merging, "ROW_GROUP", ROWS * 3 // 2)
+    monkeypatch.setattr(merging, "_BATCH", ROWS * 3 // 4)
+    with Store.writing(lake) as store:
+        compact(store)
+    assert contents(lake, "layers") == before
+    (path,) = merged(lake / "layers/000002")
+    found = pq.read_table(path, columns=["repo_id", "matrix_index"]).to_pydict()
+    places = list(zip(found["repo_id"], found["matrix_index"], strict=True))
+    assert places == sorted(places)
+
+
 def test_a_large_file_is_not_written_again_for_few_rows(lake):
     compacted(lake)
     (old,) = merged(lake / "layers/000001")
@@ -150,6 +165,17 @@ def test_a_column_of_few_models_is_in_the_files_that_hold_its_values(lake, monke
     assert [file.num_rows // ROWS for file in files] == [4, 1, MODELS - 5]
     held = [{"d_alpha", "rel_delta"} & set(file.column_names) for file in files]
     assert held == [set(), {"d_alpha"}, {"rel_delta"}]
+
+
+@pytest.mark.parametrize("empty", [1, MODELS])
+def test_models_without_layers_are_merged_too(lake, empty):
+    for part in sorted((lake / "layers").glob("owner*.parquet"))[:empty]:
+        pq.write_table(SCHEMAS["layers"].empty_table(), part)
+    before = contents(lake, "layers", "repositories")
+    with Store.writing(lake) as store:
+        compact(store)
+    assert contents(lake, "layers", "repositories") == before
+    assert len(merged(lake / "layers/000001")) == (empty < MODELS)
 
 
 def test_a_damaged_part_is_named_and_the_lake_stays_as_it_was(lake):
