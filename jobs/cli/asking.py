@@ -203,8 +203,8 @@ def sql(query: str | None, lake: Path, form: str | None, output: Path | None, pr
     Example: hubspectra sql "SELECT role, median(alpha) FROM layers GROUP BY role"
     QUERY may be - for standard input.
     """  # noqa: D301
+    from jobs.lake.generations import open_lake
     from jobs.lake.leaderboard import ask, view_sql
-    from jobs.lake.store import open_lake
     from jobs.verbs.output import emit
 
     if print_views:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.lake.generations import EMPTY, TABLES, folder, loose, merged, merged_file, settle
-from jobs.lake.merging import KEY, Key, MergedFiles, Piece, conformed, merge, pieces_of, read_parts
-from jobs.lake.store import PART_KEY, RETRY, Store, write_table
+from jobs.lake.generations import EMPTY, KEY, PART_KEY, TABLES, folder, loose, merged, merged_file, settle
+from jobs.lake.merging import Key, MergedFiles, Piece, conformed, merge, pieces_of, read_parts
+from jobs.lake.store import RETRY, Store, write_table
 from schemas.errors import LakeError
 from schemas.refs import RepoRef
 from schemas.tables import SCHEMAS

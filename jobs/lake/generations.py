@@ -26,11 +26,29 @@ TABLES = ("layers", "repositories", "failures", "runs")
 """Tables that have generations."""
 MARKER = "lake.json"
 EMPTY = "_empty.parquet"
+KEY = ("repo_id", "revision", "config_fingerprint")
+"""Columns that tell a model: its rows are one run of a merged file, in the order of matrix_index."""
+PART_KEY = "part_key"
+"""Column of merged failures, unseen by readers: the part a row came from; a part of that name replaces it."""
 GRACE = 600.0
 """Seconds that replaced parts stay for readers that know their names but have not opened them yet."""
 
 _MERGED = re.compile(r"_\d{5}\.parquet")
 _SUFFIX = ".parquet"
+
+
+def open_lake(path: Path) -> None:
+    """Check that `path` is a lake this version can read. Raises LakeError saying what it is instead."""
+    if not path.is_dir():
+        raise LakeError(f"no lake at {path}: run `hubspectra scan TARGET --lake {path}` first")
+    marker = path / MARKER
+    if not marker.is_file():
+        raise LakeError(f"{path} is not a hubspectra lake: it has no {MARKER}; give another --lake folder")
+    found, _ = read_marker(path)
+    if found > SCHEMA_VERSION:
+        raise LakeError(
+            f"lake {path} has schema version {found}, this hubspectra reads up to {SCHEMA_VERSION}: upgrade"
+        )
 
 
 def read_marker(lake: Path) -> tuple[int, int]:

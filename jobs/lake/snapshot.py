@@ -5,10 +5,13 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-import pyarrow.parquet as pq
+import duckdb
 
+from jobs.lake.duck import fresh
 from jobs.lake.generations import folder, read_marker
-from jobs.lake.store import LIVE_SET
+
+LIVE_SET = b"hubspectra.live_set"
+"""Key in the metadata of the snapshot: what it was derived from."""
 
 _READ = ("layers", "repositories", "runs")
 """Tables that the models view reads."""
@@ -19,18 +22,19 @@ def place(lake: Path) -> Path:
     return lake / "models" / "models.parquet"
 
 
-def is_current(lake: Path) -> bool:
+def is_current(lake: Path, connection: duckdb.DuckDBPyConnection | None = None) -> bool:
     """Whether the snapshot holds what the models view would say now."""
-    stamped = stamp(lake)
+    stamped = stamp(lake, connection)
     return stamped is not None and stamped == live_set(lake)
 
 
-def stamp(lake: Path) -> str | None:
+def stamp(lake: Path, connection: duckdb.DuckDBPyConnection | None = None) -> str | None:
     """The live set a snapshot was derived from; None where there is no snapshot, or one without a stamp."""
     if not place(lake).is_file():
         return None
-    found = (pq.read_metadata(place(lake)).metadata or {}).get(LIVE_SET)
-    return found.decode() if found else None
+    query = "SELECT value FROM parquet_kv_metadata(?) WHERE key = ?"
+    found = (connection or fresh()).execute(query, [str(place(lake)), LIVE_SET]).fetchone()
+    return found[0].decode() if found else None
 
 
 def live_set(lake: Path) -> str:

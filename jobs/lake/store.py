@@ -27,36 +27,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from jobs.lake.generations import EMPTY, MARKER, folder, loose, merged, read_marker, sweep, write_marker
+from jobs.lake.generations import (
+    EMPTY,
+    KEY,
+    PART_KEY,
+    folder,
+    loose,
+    merged,
+    open_lake,
+    read_marker,
+    sweep,
+    write_marker,
+)
+from jobs.lake.snapshot import LIVE_SET
 from scanner.diagnosis.flags import judge, model_findings
 from schemas.config import ScanConfig
 from schemas.errors import LakeError
 from schemas.refs import RepoRef
 from schemas.rows import Failure, LayerMetrics, RepositoryRow, RunRow
-from schemas.tables import SCHEMA_VERSION, SCHEMAS, from_table, to_table
+from schemas.tables import SCHEMAS, from_table, to_table
 from schemas.work import RepoPlan, UnitResult
 
 PART_FOLDERS = ("layers", "repositories", "failures", "models", "runs")
 RETRY = ".retry"
 """Ends the name of a repository's part that the next scan is to complete."""
-PART_KEY = "part_key"
-"""Column of merged failures, unseen by readers: the part a row came from; a part of that name replaces it."""
-LIVE_SET = b"hubspectra.live_set"
-"""Key in the metadata of the models snapshot: what it was derived from (snapshot.py)."""
-
-
-def open_lake(path: Path) -> None:
-    """Check that `path` is a lake this version can read. Raises LakeError saying what it is instead."""
-    if not path.is_dir():
-        raise LakeError(f"no lake at {path}: run `hubspectra scan TARGET --lake {path}` first")
-    marker = path / MARKER
-    if not marker.is_file():
-        raise LakeError(f"{path} is not a hubspectra lake: it has no {MARKER}; give another --lake folder")
-    found, _ = read_marker(path)
-    if found > SCHEMA_VERSION:
-        raise LakeError(
-            f"lake {path} has schema version {found}, this hubspectra reads up to {SCHEMA_VERSION}: upgrade"
-        )
 
 
 class Store:
@@ -127,7 +121,7 @@ class Store:
         failures = [*plan.failures, *(failure for _, part in outcomes for failure in part)]
         about = [_completed(row, rows, plan, config, scan_id) for row in plan.components]
         recorded = self.record(key, failures, scan_id)
-        write_table(_stamped(to_table("layers", rows), scan_id), self.part("layers", key))
+        write_part(_stamped(to_table("layers", rows), scan_id), self.part("layers", key))
         retry = any(failure.retryable for failure in failures)
         self._publish(key, about, retry)
         if not retry:
@@ -222,7 +216,7 @@ class Store:
         return from_table(table, pq.read_table(path, schema=SCHEMAS[table]))
 
     def _write(self, table: str, path: Path, rows: Sequence[Any]) -> None:
-        write_table(to_table(table, rows), path)
+        write_part(to_table(table, rows), path)
 
 
 def _stamped(table: Any, scan_id: str) -> Any:
@@ -232,16 +226,25 @@ def _stamped(table: Any, scan_id: str) -> Any:
     return table.set_column(place, table.schema.field(place), stamp)
 
 
-def write_table(table: Any, path: Path) -> None:
+def write_part(table: Any, path: Path) -> None:
+    """A small part: only the columns that hold a value, since each costs its readers and writers the same.
+
+    The empty part of the folder has them all, with what the schema says of them, and every view reads it too.
+    """
+    held = [name for name in table.column_names if table.column(name).null_count < table.num_rows]
+    write_table(table.select(held) if held else table, path, store_schema=False, write_statistics=list(KEY))
+
+
+def write_table(table: Any, path: Path, **options: Any) -> None:
     """Temp name, fsync, atomic rename: a reader sees the old file or the new one, never a half of it.
 
-    A small file of 150 columns is written in half of the time that zstd takes, at equal size.
+    A small file of many columns is written in half of the time that zstd takes, at equal size.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as handle:
             words = [field.name for field in table.schema if pa.types.is_string(field.type)]
-            pq.write_table(table, handle, compression="lz4", use_dictionary=words)
+            pq.write_table(table, handle, compression="lz4", use_dictionary=words, **options)
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from jobs.lake.compaction import Parts, compact, survey
-from jobs.lake.generations import replaced, sweep
+from jobs.lake.generations import open_lake, replaced, sweep
 from jobs.lake.leaderboard import save_snapshot
-from jobs.lake.store import Store, open_lake
+from jobs.lake.store import Store
 
 
 def tidy(lake: Path, grace: float, dry_run: bool) -> tuple[pa.Table, str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from scanner.text import printable
 from schemas.errors import UsageError
@@ -69,7 +68,7 @@ def writing(output: Path) -> Iterator[None]:
 def _file(table: pa.Table, form: str, output: Path, title: str) -> None:
     if form == "parquet":
         with output.open("wb") as binary:
-            pq.write_table(table, binary, compression="zstd")
+            _parquet(table, binary)
         return
     with output.open("w", encoding="utf-8", newline="") as stream:
         _text(table, form if form in ("table", "json") else "csv", stream, title)
@@ -106,6 +105,8 @@ def _sections(table: pa.Table, column: str | None) -> Iterator[tuple[str, pa.Tab
 
 
 def _parquet(table: pa.Table, stream: BinaryIO) -> None:
+    import pyarrow.parquet as pq  # with the file systems that it brings, longer than a small question
+
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     stream.write(sink.getvalue())

@@ -106,17 +106,20 @@ def test_no_module_imports_itself_in_a_circle():
 
 SITES = {
     "ray": ["jobs/engine/actors.py"],
-    "duckdb": ["jobs/lake/duck.py", "jobs/lake/leaderboard.py", "jobs/lake/merging.py"],
+    "duckdb": [
+        "jobs/lake/duck.py",
+        "jobs/lake/leaderboard.py",
+        "jobs/lake/merging.py",
+        "jobs/lake/snapshot.py",
+    ],
     "huggingface_hub": ["scanner/sources/hub.py"],
     "pyarrow": [
         "schemas/tables.py",
         "jobs/lake/store.py",
-        "jobs/lake/leaderboard.py",
         "jobs/lake/reference.py",
         "jobs/verbs/output.py",
         "jobs/lake/compaction.py",
         "jobs/lake/merging.py",
-        "jobs/lake/snapshot.py",
         "jobs/verbs/compacting.py",
         "jobs/verbs/forecast.py",
         "jobs/verbs/correlating.py",

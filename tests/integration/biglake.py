@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from jobs.lake.store import Store
+from jobs.lake.store import Store, write_part
 from scanner.diagnosis.flags import judge
 from scanner.pipeline import run_unit
 from scanner.planning import plan_repository
@@ -39,7 +38,7 @@ def write_parts(lake: Path, models: range, block: int = 300) -> None:
                     ("repositories", repositories.slice(i, 1)),
                 ):
                     part = store.part(table, reference(number).part_key(ScanConfig().fingerprint()))
-                    pq.write_table(rows.combine_chunks(), part, compression="zstd")
+                    write_part(rows.combine_chunks(), part)
 
 
 def reference(number: int) -> RepoRef:

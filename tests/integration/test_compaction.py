@@ -13,12 +13,13 @@ from biglake import ROWS, reference, write_parts
 from running import differences, ended, finish, rows, run_cli, start_cli, start_python
 from zoo import save_model
 
-from jobs.lake import snapshot
+from jobs.lake import merging, snapshot
 from jobs.lake.compaction import LOOSE_PARTS, compact, is_due
 from jobs.lake.generations import TABLES, merged, read_marker, sweep
 from jobs.lake.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask, connect, save_snapshot, view_sql
 from jobs.lake.store import Store
 from schemas.config import ScanConfig
+from schemas.tables import SCHEMAS
 
 MODELS = 12
 
@@ -89,6 +90,21 @@ def test_a_second_compaction_joins_old_files_and_new_parts_in_one_order(lake):
     assert places == sorted(places)
 
 
+def test_chunks_that_end_anywhere_in_a_file_lose_no_row(lake, monkeypatch):
+    compacted(lake)
+    write_parts(lake, range(MODELS, 2 * MODELS))
+    before = contents(lake, "layers")
+    monkeypatch.setattr(merging, "ROW_GROUP", ROWS * 3 // 2)
+    monkeypatch.setattr(merging, "_BATCH", ROWS * 3 // 4)
+    with Store.writing(lake) as store:
+        compact(store)
+    assert contents(lake, "layers") == before
+    (path,) = merged(lake / "layers/000002")
+    found = pq.read_table(path, columns=["repo_id", "matrix_index"]).to_pydict()
+    places = list(zip(found["repo_id"], found["matrix_index"], strict=True))
+    assert places == sorted(places)
+
+
 def test_a_large_file_is_not_written_again_for_few_rows(lake):
     compacted(lake)
     (old,) = merged(lake / "layers/000001")
@@ -116,7 +132,8 @@ def test_a_dry_run_tells_and_leaves_all_alone(lake):
 
 def test_parts_of_an_older_version_get_the_columns_they_lack(lake):
     for part in list((lake / "repositories").glob("owner*.parquet"))[::2]:
-        pq.write_table(pq.read_table(part).drop_columns("scores"), part)
+        whole = pq.read_table(part, schema=SCHEMAS["repositories"])
+        pq.write_table(whole.drop_columns("scores"), part)
     before = contents(lake, "repositories")
     compacted(lake)
     assert contents(lake, "repositories") == before
@@ -131,6 +148,34 @@ def test_columns_of_a_newer_version_are_kept(lake):
     (after,) = rows(lake, "SELECT count(of_tomorrow) AS n, sum(of_tomorrow) AS s FROM layers")
     assert after["n"] == before[0]["n"] > 0
     assert after["s"] == pytest.approx(before[0]["s"])
+
+
+def test_a_column_of_few_models_is_in_the_files_that_hold_its_values(lake, monkeypatch):
+    """Row groups of one model each: the columns of a file only grow, and all its rows have them."""
+    monkeypatch.setattr(merging, "ROW_GROUP", 1)
+    parts = sorted((lake / "layers").glob("owner*.parquet"))
+    for part, name in zip(parts[4:6], ("d_alpha", "rel_delta"), strict=True):
+        table, field = pq.read_table(part), SCHEMAS["layers"].field(name)
+        pq.write_table(table.append_column(field, table.column("alpha").cast(field.type)), part)
+    before = contents(lake, "layers")
+    with Store.writing(lake) as store:
+        compact(store)
+    files = [pq.read_table(path) for path in merged(lake / "layers/000001")]
+    assert contents(lake, "layers") == before
+    assert [file.num_rows // ROWS for file in files] == [4, 1, MODELS - 5]
+    held = [{"d_alpha", "rel_delta"} & set(file.column_names) for file in files]
+    assert held == [set(), {"d_alpha"}, {"rel_delta"}]
+
+
+@pytest.mark.parametrize("empty", [1, MODELS])
+def test_models_without_layers_are_merged_too(lake, empty):
+    for part in sorted((lake / "layers").glob("owner*.parquet"))[:empty]:
+        pq.write_table(SCHEMAS["layers"].empty_table(), part)
+    before = contents(lake, "layers", "repositories")
+    with Store.writing(lake) as store:
+        compact(store)
+    assert contents(lake, "layers", "repositories") == before
+    assert len(merged(lake / "layers/000001")) == (empty < MODELS)
 
 
 def test_a_damaged_part_is_named_and_the_lake_stays_as_it_was(lake):

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
@@ -11,9 +12,10 @@ from running import ended, finish, rows, run_cli, start_cli, until
 from zoo import save_model
 
 from jobs.hub.server import HubServer
+from jobs.lake.generations import EMPTY, open_lake
 from jobs.lake.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask, connect
-from jobs.lake.store import Store, open_lake
-from schemas.errors import LakeError
+from jobs.lake.store import Store
+from schemas.errors import LakeError, UsageError
 from schemas.tables import SCHEMA_VERSION, SCHEMAS
 
 QUESTIONS = (
@@ -173,11 +175,15 @@ def test_the_snapshot_of_the_models_is_the_view(zoo_scan):
 
 
 @pytest.mark.parametrize("table", ["layers", "repositories", "models", "failures", "runs"])
-def test_every_part_has_the_schema_that_is_declared(zoo_scan, table):
+def test_every_part_has_the_declared_columns_in_which_it_has_a_value(zoo_scan, table):
     parts = list((zoo_scan.lake / table).glob("*.parquet"))
     assert len(parts) >= 2
     for part in parts:
-        assert pq.read_schema(part).equals(SCHEMAS[table]), part.name
+        found = pq.read_table(part)
+        whole = part.name in (EMPTY, "models.parquet") or found.num_rows == 0
+        held = [f for f in SCHEMAS[table] if whole or f.name in found.column_names]
+        assert found.schema.equals(pa.schema(held)), part.name
+        assert whole or all(column.null_count < found.num_rows for column in found.columns), part.name
 
 
 def test_views_printed_for_another_client_answer_as_here(zoo_scan):
@@ -186,6 +192,35 @@ def test_views_printed_for_another_client_answer_as_here(zoo_scan):
     with duckdb.connect() as other, connect(zoo_scan.lake) as here:
         other.execute(printed.text)
         assert counts(other) == counts(here)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        'SELECT count(*) AS n FROM "Layers"',
+        "SELECT count(*) AS n FROM (repositories JOIN layers USING (repo_id, revision, config_fingerprint))",
+        "SELECT count(DISTINCT matrix) AS n FROM (SELECT (repo_id, revision, component, matrix_index) AS matrix "
+        "FROM runs, layers)",
+        "FROM query('SELECT count(*) AS n ' || 'FRO' || 'M layers')",
+        "WITH runs AS (FROM main.layers) SELECT count(*) AS n FROM runs",
+    ],
+)
+def test_a_view_is_there_however_it_is_named(zoo_scan, query):
+    assert rows(zoo_scan.lake, query) == rows(zoo_scan.lake, "SELECT count(*) AS n FROM layers")
+
+
+@pytest.mark.parametrize(
+    "query", ["SHOW TABLES", "SELECT view_name AS name FROM duckdb_views() WHERE NOT internal"]
+)
+def test_the_list_of_views_is_whole(zoo_scan, query):
+    assert {row["name"] for row in rows(zoo_scan.lake, query)} == {*TABLE_VIEWS, *SQL_VIEWS}
+
+
+def test_a_view_that_is_not_there_is_a_wrong_query(zoo_scan):
+    """`lake` and `query` are variables of the code that asks, and no tables."""
+    for name in ("lake", "query", "leyers"):
+        with pytest.raises(UsageError, match=f"Table with name {name} does not exist"):
+            ask(zoo_scan.lake, f"FROM {name}")
 
 
 LATER = {"layers": {"w_kurtosis", "ww_num_fingers", "d_num_traps"}, "failures": {"http_status"}}
