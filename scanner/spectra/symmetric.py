@@ -45,7 +45,9 @@ def eigenvalues(matrices: FloatArray) -> FloatArray:
     eigensolver_error).
     """
     *stack, side, _ = matrices.shape
-    return finished([halfway(np.ascontiguousarray(matrices).reshape(-1, side, side))])[0].reshape(*stack, side)
+    return finished([halfway(np.ascontiguousarray(matrices).reshape(-1, side, side))])[0].reshape(
+        *stack, side
+    )
 
 
 def halfway(matrices: FloatArray) -> Halfway:

@@ -9,25 +9,26 @@ from schemas.config import ScanConfig, WorkLimits
 from schemas.refs import MatrixRef, RepoRef, WorkUnit
 
 GRAM_RATE = 4.5e10
-EIGEN_RATE = 3.6e10
-EIGEN_SQUARE = 2.2e-8
-SVD_MOST, SVD_SIDE = 4.0, 400
+EIGEN_RATE = 4e10
+EIGEN_SQUARE = 3e-9
+SVD_FACTOR = 3.5
 ROW_SECONDS = 3e-4
 PAIR_FACTOR = 2.5
 """Measured 2026-11 on one core of an AVX-512 machine: N M^2 / GRAM_RATE, 4/3 M^3 / EIGEN_RATE +
-EIGEN_SQUARE M^2, SVD 1 + M / SVD_SIDE (at most SVD_MOST) times both, and all else of a row; within 1.3 of the
-measured eigenvalue times for M = 64 .. 2048. A pair adds PAIR_FACTOR rows: 2.2 to 2.4 for M = 768 .. 2048,
-1.8 to 3.3 below."""
+EIGEN_SQUARE M^2 for one of eight, an SVD SVD_FACTOR times both (2.7 to 5.5), and all else of a row; within
+1.4 of the measured eigenvalue times for M = 64 .. 4096. A pair adds PAIR_FACTOR rows: 2.2 to 2.4 for
+M = 768 .. 2048, 1.8 to 3.3 below."""
 
 SHUFFLE_SECONDS = 4e-8
 FITS_SECONDS = 1e-3
 REPLICATE_SECONDS, REPLICATE_EVAL = 8e-6, 2.5e-8
 VECTORS_FACTOR, VECTOR_SECONDS = 2.5, 4e-5
-COMPLEX_FACTOR = 3.5
+COMPLEX_FACTOR = 10.0
 GRID = 32
 """What stages add, measured likewise for M = 16 .. 1024 and convolutions of 9 slices: an entry shuffled, the
 rivals of the power law (or the refits of the estimators), a replicate and its share of an eigenvalue,
-eigenvectors in spectra and each one's entropy, a complex solve in real ones; the grid of conv_mode fft."""
+eigenvectors in spectra and each one's entropy, a transform and its complex solve in real ones (7 to 16); the
+grid of conv_mode fft."""
 
 
 def cost(row: MatrixRef, method: str) -> float:
@@ -38,7 +39,7 @@ def cost(row: MatrixRef, method: str) -> float:
     if row.lora:
         return 2 * (m + n) * row.lora.rank**2 / EIGEN_RATE + ROW_SECONDS
     spectrum = row.slices * _solve_seconds(n, m)
-    own = spectrum * (min(1 + m / SVD_SIDE, SVD_MOST) if method == "svd" else 1.0) + ROW_SECONDS
+    own = spectrum * (SVD_FACTOR if method == "svd" else 1.0) + ROW_SECONDS
     return own + (PAIR_FACTOR * (spectrum + ROW_SECONDS) if row.partner else 0.0)
 
 

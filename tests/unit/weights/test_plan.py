@@ -65,8 +65,8 @@ def test_every_stage_has_its_price(stage, shape):
 
 
 def test_a_transformed_convolution_costs_its_frequencies():
-    """Measured: 139 and 37 times its slices for sides of 64 and 16."""
-    for side, least, most in ((64, 70, 280), (16, 18, 75)):
+    """Measured: 290 and 37 times its slices for sides of 64 and 16."""
+    for side, least, most in ((64, 145, 580), (16, 18, 75)):
         (row,) = matrices((side, side, 3, 3), conv_mode="fft")
         ratio = row_cost(row, replace(CONFIG, matrices=MatrixRules(conv_mode="fft"))) / cost(row, "gram")
         assert least < ratio < most
