@@ -22,7 +22,7 @@ from scanner.weights.tensors import Upload, on_device
 from schemas.config import ScanConfig, profile_config
 from schemas.errors import NumericsError, ScanError
 from schemas.events import Note
-from schemas.refs import MatrixRef
+from schemas.refs import Buffer, MatrixRef
 from schemas.results import FailureKind, FloatArray, Spectrum
 from schemas.rows import Failure, LayerMetrics
 from schemas.work import RepoPlan, Target
@@ -36,7 +36,7 @@ class Matrix:
     A LoRA pair is the product of its factors, under the name of the A factor.
     """
 
-    def __init__(self, ref: MatrixRef, *buffers: bytes | bytearray) -> None:
+    def __init__(self, ref: MatrixRef, *buffers: Buffer) -> None:
         self.ref = ref
         self.name = ref.tensor.name
         self.part = ref.part

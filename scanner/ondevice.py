@@ -16,7 +16,7 @@ from scanner.weights.opened import open_weights
 from scanner.weights.plan import ROW_SECONDS, cost
 from schemas.config import ScanConfig
 from schemas.errors import NumericsError
-from schemas.refs import MatrixRef
+from schemas.refs import Buffer, MatrixRef
 from schemas.results import FailureKind
 
 LANES = 8
@@ -94,7 +94,7 @@ def _weights(job: Job, config: ScanConfig) -> Weights | None:
 def _task(problem: _Problem, host_seconds: float) -> Task[_Problem, Ready]:
     job, weights = problem.job, problem.weights
     own = sum(map(len, job.buffers))
-    held = own + (len(job.partner) if isinstance(job.partner, bytearray) else 0)
+    held = own + (len(job.partner) if isinstance(job.partner, Buffer) else 0)
     if weights is None or cost(job.ref, "gram") - ROW_SECONDS < host_seconds:
         return Task(item=problem, need=0, held=held, known=Elsewhere())
     side, slices = min(weights.shape[:2]), prod(weights.shape[2:])

@@ -9,7 +9,7 @@ from itertools import groupby, repeat
 from scanner.prefetch import AHEAD_LEAST, prefetched
 from scanner.sources.base import Source, Span
 from schemas.errors import SourceError
-from schemas.refs import FileRef, MatrixRef, TensorRef
+from schemas.refs import Buffer, FileRef, MatrixRef, TensorRef
 
 READ_AHEAD_FROM = 4 << 20
 """Bytes of a file below which nothing is read ahead: a thread and its hand-overs cost more than they save."""
@@ -20,8 +20,8 @@ class Job:
     """A row, the bytes read for it, and those of its partner: None without one, or why they are not there."""
 
     ref: MatrixRef
-    buffers: Sequence[bytes | bytearray]
-    partner: bytearray | SourceError | None = None
+    buffers: Sequence[Buffer]
+    partner: Buffer | SourceError | None = None
 
 
 def streamed(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterator[Job]:
@@ -46,7 +46,7 @@ def _groups(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterato
     partners = [ref.partner for span in wanted for ref in complete[span] if ref.partner]
     elsewhere = _elsewhere(source, refs)
     own, beside = source.stream(refs[0].tensor.file, wanted), _partners(bases, partners)
-    held: dict[Span, bytearray] = {}
+    held: dict[Span, Buffer] = {}
     try:
         for span, buffer in zip(wanted, own, strict=True):
             held[span] = buffer
@@ -67,7 +67,7 @@ def _groups(source: Source, refs: Sequence[MatrixRef], bases: Source) -> Iterato
 def _nbytes(group: Sequence[Job]) -> int:
     """Bytes that a group of rows holds; rows may share a buffer."""
     parts = (part for job in group for part in (*job.buffers, job.partner))
-    buffers = {id(part): part for part in parts if isinstance(part, bytes | bytearray)}
+    buffers = {id(part): part for part in parts if isinstance(part, Buffer)}
     return sum(map(len, buffers.values()))
 
 
@@ -78,8 +78,8 @@ def _elsewhere(source: Source, refs: Sequence[MatrixRef]) -> dict[TensorRef, byt
 
 
 def _bytes_of(
-    ref: MatrixRef, held: Mapping[Span, bytearray], elsewhere: Mapping[TensorRef, bytes]
-) -> Iterator[bytes | bytearray]:
+    ref: MatrixRef, held: Mapping[Span, Buffer], elsewhere: Mapping[TensorRef, bytes]
+) -> Iterator[Buffer]:
     """A row's own bytes, then those of what it needs besides, in the order of `ref.others`."""
     yield held[ref.start, ref.stop]
     for other in ref.others:
@@ -87,14 +87,14 @@ def _bytes_of(
         yield held[other.start, other.stop] if here else elsewhere[other]
 
 
-def _partners(bases: Source, partners: Sequence[MatrixRef]) -> Iterator[bytearray | SourceError]:
+def _partners(bases: Source, partners: Sequence[MatrixRef]) -> Iterator[Buffer | SourceError]:
     """The bytes of each partner, or why they can't be had; partners that share bytes share a buffer."""
     shared = [list(same) for _, same in groupby(partners, key=_place)]
     for same, buffer in zip(shared, _distinct(bases, [same[0] for same in shared]), strict=True):
         yield from repeat(buffer, len(same))
 
 
-def _distinct(bases: Source, partners: Sequence[MatrixRef]) -> Iterator[bytearray | SourceError]:
+def _distinct(bases: Source, partners: Sequence[MatrixRef]) -> Iterator[Buffer | SourceError]:
     """One stream as long as offsets ascend in a file."""
     for run in _runs(partners):
         done = 0

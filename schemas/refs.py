@@ -1,6 +1,7 @@
 """Where bytes are: repositories, files, tensors, matrices, and the units of work made of them.
 
-RepoRef -> FileRef -> TensorRef -> MatrixRef -> WorkUnit. All are facts about places, none holds weights.
+RepoRef -> FileRef -> TensorRef -> MatrixRef -> WorkUnit. All are facts about places, none holds weights; a
+Buffer is what is read there.
 """
 
 import hashlib
@@ -9,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 from schemas.results import BaseStatus, Role, Scheme, SkipReason
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+"""Bytes that were read. They may be the source's own, so nobody writes to them."""
 
 MAX_PATH = 1024
 

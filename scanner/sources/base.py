@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from schemas.refs import FileRef, Repository
+from schemas.refs import Buffer, FileRef, Repository
 
 Span = tuple[int, int]
 """Absolute byte offsets (start, stop) in a file."""
@@ -25,8 +25,8 @@ class Source(Protocol):
     def read(self, file: FileRef, start: int, stop: int) -> bytes:
         """Return exactly the bytes start..stop of `file`. Raises SourceError."""
 
-    def stream(self, file: FileRef, spans: Sequence[Span]) -> Iterator[bytearray]:
-        """Yield one fresh writable buffer for each span, in order; spans ascend and do not overlap.
+    def stream(self, file: FileRef, spans: Sequence[Span]) -> Iterator[Buffer]:
+        """Yield one buffer for each span, in order; spans ascend and do not overlap.
 
         A whole file in one pass where that is cheaper than one request a span. Raises SourceError.
         """

@@ -19,7 +19,7 @@ from scanner.sources.fetch import Fetcher
 from scanner.sources.rangereader import RangeReader
 from scanner.sources.transfer import DEFAULT_POLICY, Patience, TransferPolicy
 from schemas.errors import SourceError
-from schemas.refs import FileRef, RepoRef, Repository, is_safe_path
+from schemas.refs import Buffer, FileRef, RepoRef, Repository, is_safe_path
 from schemas.results import FailureKind
 
 _UNSTATED_LIMIT = 10.0
@@ -78,7 +78,7 @@ class HubSource:
         """Return exactly the bytes start..stop of `file`. Raises SourceError, see `stream`."""
         return self._reader.read(_checked(file), start, stop)
 
-    def stream(self, file: FileRef, spans: Sequence[Span]) -> Iterator[bytearray]:
+    def stream(self, file: FileRef, spans: Sequence[Span]) -> Iterator[Buffer]:
         """Yield one fresh buffer for each span, in order; spans ascend and do not overlap.
 
         Costs one API-limited request a file and one storage request for spans close together. Raises

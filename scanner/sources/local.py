@@ -11,7 +11,7 @@ from pathlib import Path
 from scanner.sources.base import COMMIT, READ, Span
 from scanner.sources.card import facts_from_readme
 from schemas.errors import SourceError
-from schemas.refs import FileRef, RepoFacts, RepoRef, Repository
+from schemas.refs import Buffer, FileRef, RepoFacts, RepoRef, Repository
 from schemas.results import FailureKind
 
 _LISTED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf")
@@ -45,7 +45,7 @@ class LocalSource:
         """Return exactly the bytes start..stop of `file`. Raises SourceError."""
         return bytes(next(self.stream(file, [(start, stop)])))
 
-    def stream(self, file: FileRef, spans: Sequence[Span]) -> Iterator[bytearray]:
+    def stream(self, file: FileRef, spans: Sequence[Span]) -> Iterator[Buffer]:
         """Yield a fresh buffer for each span. Raises SourceError when the file ends early or changed."""
         try:
             with self._path(file.path).open("rb", buffering=0) as handle:

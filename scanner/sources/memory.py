@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scanner.sources.base import Span
-from schemas.refs import FileRef, RepoRef, Repository
+from schemas.refs import Buffer, FileRef, RepoRef, Repository
 
 _FILE = "model.safetensors"
 
@@ -46,23 +46,21 @@ class MemorySource:
         """Return the bytes start..stop of the virtual file."""
         return bytes(self._slice(start, stop))
 
-    def stream(self, file: FileRef, spans: Sequence[Span]) -> Iterator[bytearray]:
-        """Yield a copy of each span."""
+    def stream(self, file: FileRef, spans: Sequence[Span]) -> Iterator[Buffer]:
+        """Yield each span: the tensor's own bytes, not a copy of them, where it lies in one tensor."""
         for start, stop in spans:
             yield self._slice(start, stop)
 
     def close(self) -> None:
         """Nothing to release."""
 
-    def _slice(self, start: int, stop: int) -> bytearray:
-        found = bytearray()
+    def _slice(self, start: int, stop: int) -> Buffer:
         at = bisect_right(self._starts, start) - 1
-        while start < stop and at < len(self._pieces):
-            piece = self._pieces[at][start - self._starts[at] : stop - self._starts[at]]
-            found += piece.data
-            start += piece.size
-            at += 1
-        return found
+        first = self._pieces[at].data.toreadonly()[start - self._starts[at] : stop - self._starts[at]]
+        rest = stop - start - len(first)
+        if not rest or at + 1 == len(self._pieces):
+            return first
+        return b"".join([first, self._slice(stop - rest, stop)])
 
 
 def as_stored(tensor: Any) -> tuple[str, np.ndarray[Any, Any]]:

@@ -13,7 +13,7 @@ from scanner.sources.base import Span
 from scanner.sources.fetch import Body, Fetcher, stalled
 from scanner.sources.transfer import DEFAULT_POLICY, Pace, Patience, TransferPolicy
 from schemas.errors import SourceError
-from schemas.refs import FileRef
+from schemas.refs import Buffer, FileRef
 from schemas.results import FailureKind
 
 
@@ -42,7 +42,7 @@ class RangeReader:
         (buffer,) = self.stream(file, [(start, stop)])
         return bytes(buffer)
 
-    def stream(self, file: FileRef, spans: Sequence[Span]) -> Iterator[bytearray]:
+    def stream(self, file: FileRef, spans: Sequence[Span]) -> Iterator[Buffer]:
         """Yield the bytes of each span in a buffer of its own, in order.
 
         Holds one span and one `chunk` in memory. Raises SourceError once the policy gives up; an

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scanner.weights import decode, dequant
 from scanner.weights.packing import Order, dense, fields, powers_of_two, within_words
 from schemas.errors import NumericsError
-from schemas.refs import MatrixRef
+from schemas.refs import Buffer, MatrixRef
 from schemas.results import FailureKind, FloatArray, Scheme
 
-Buffer = bytes | bytearray | memoryview
 QuantisedWeights = dequant.Dequantised | dequant.FlatBlocks
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner.weights.packing import small_float
+from schemas.refs import Buffer
 from schemas.results import FloatArray
 
 _STORED: Final[Mapping[str, np.dtype[Any]]] = {
@@ -49,7 +50,7 @@ def supported(dtype: str) -> bool:
     return dtype in _SUPPORTED
 
 
-def as_array(buffer: bytes | bytearray | memoryview, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
+def as_array(buffer: Buffer, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
     """View the bytes of a tensor in their stored type, without a copy.
 
     BF16 comes back as uint16 codes, F8_* and BOOL as uint8 (a hostile BOOL byte may be neither 0 nor 1). The
@@ -92,7 +93,7 @@ def is_number(dtype: str) -> bool:
     return supported(dtype) or is_integer(dtype)
 
 
-def scalar(buffer: bytes | bytearray | memoryview, dtype: str) -> float:
+def scalar(buffer: Buffer, dtype: str) -> float:
     """The one number of a tensor of one element, an integer or a float. Raises ValueError for other types."""
     stored = as_array(buffer, dtype, (1,))
     return float(stored[0]) if is_integer(dtype) else float(to_float64(stored, dtype)[0])

@@ -17,7 +17,7 @@ import numpy as np
 
 from scanner.weights import decode
 from schemas.errors import NumericsError
-from schemas.refs import LoraPair, MatrixRef, TensorRef
+from schemas.refs import Buffer, LoraPair, MatrixRef, TensorRef
 from schemas.results import FailureKind, FloatArray
 
 _FACTOR = re.compile(
@@ -71,7 +71,7 @@ def lora_pairs(tensors: Sequence[TensorRef], config: Mapping[str, Any]) -> dict[
 class LoraWeights:
     """The product of a LoRA pair, from its stored bytes; `block` forms no more of it than is asked for."""
 
-    def __init__(self, ref: MatrixRef, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+    def __init__(self, ref: MatrixRef, buffers: Sequence[Buffer]) -> None:
         """Raises NumericsError (lora_scale) for a scale that is stated but means nothing."""
         pair = ref.lora
         assert pair is not None

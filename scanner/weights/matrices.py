@@ -20,7 +20,7 @@ from scanner.weights.schemes import Found, Quantised, quantised
 from scanner.weights.tensors import Upload, on_device
 from scanner.weights.tied import tied_copies
 from schemas.config import MatrixRules
-from schemas.refs import Cut, LoraPair, MatrixRef, TensorRef
+from schemas.refs import Buffer, Cut, LoraPair, MatrixRef, TensorRef
 from schemas.results import FloatArray, Role, Scheme, SkipReason
 
 _MAX_KERNEL = 64
@@ -115,7 +115,7 @@ def _model(
 class StoredWeights:
     """The stored bytes of one MatrixRef as float64 blocks, converted only block by block."""
 
-    def __init__(self, ref: MatrixRef, buffer: bytes | bytearray | memoryview) -> None:
+    def __init__(self, ref: MatrixRef, buffer: Buffer) -> None:
         self._dtype = ref.tensor.dtype
         held = ref.cut.whole(ref.shape) if ref.cut else ref.shape
         array = decode.as_array(buffer, self._dtype, held)

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from scanner.weights.codes import QuantisedWeights, open_codes
 from scanner.weights.lora import LoraWeights
 from scanner.weights.matrices import StoredWeights
-from schemas.refs import MatrixRef
-
-Buffer = bytes | bytearray
+from schemas.refs import Buffer, MatrixRef
 
 
 def open_weights(ref: MatrixRef, buffers: Sequence[Buffer]) -> StoredWeights | QuantisedWeights | LoraWeights:
