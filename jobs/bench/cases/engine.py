@@ -16,8 +16,10 @@ from jobs.bench.synthetic import Shape, write_model
 from jobs.engine.driver import Request, run_scan
 from jobs.engine.progress import quiet_progress
 from jobs.verbs.forecast import forecast
+from scanner.abreast import abreast
 from scanner.layer import measure
 from scanner.planning import plan_repository
+from scanner.reading import Job
 from scanner.sources.local import LocalSource
 from scanner.weights.matrices import StoredWeights
 from schemas.config import profile_config
@@ -85,8 +87,9 @@ def _work(model: Path, rows: list[MatrixRef]) -> None:
     for file, of_file in groupby(rows, key=lambda row: row.tensor.file):
         refs = list(of_file)
         buffers = source.stream(file, [(row.start, row.stop) for row in refs])
-        for row, buffer in zip(refs, buffers, strict=True):
-            measure(row, StoredWeights(row, buffer), config)
+        jobs = (Job(row, [buffer]) for row, buffer in zip(refs, buffers, strict=True))
+        for job, solved in abreast(jobs, config):
+            measure(job.ref, StoredWeights(job.ref, job.buffers[0]), config, solved)
 
 
 def startup(options: Options) -> Iterator[Result]:
