@@ -37,7 +37,6 @@ from schemas.results import (
 )
 from schemas.rows import LayerMetrics
 
-_SVD_UP_TO_SIDE = 0
 _UNCOUNTED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LM_HEAD, Role.LORA})
 
 
@@ -262,9 +261,8 @@ def _ww_asks(ref: MatrixRef, config: ScanConfig) -> bool:
 
 
 def _least_work(ref: MatrixRef, config: ScanConfig) -> str | None:
-    """SVD for WeightWatcher's columns where it costs less than a certificate, or where there is none."""
-    cheap = min(ref.shape[:2]) <= _SVD_UP_TO_SIDE or config.weightwatcher.fix_fingers != "off"
-    return "svd" if cheap and _ww_asks(ref, config) else None
+    """SVD for WeightWatcher's columns where there is no certificate."""
+    return "svd" if config.weightwatcher.fix_fingers != "off" and _ww_asks(ref, config) else None
 
 
 def _weightwatcher(
@@ -275,14 +273,13 @@ def _weightwatcher(
         return {}
     n, m, kernel = ww_sides(ref.tensor.shape)
     conv, slice_of = len(ref.tensor.shape) == 4, 1 if ref.slice_id is None else kernel
-    certified: dict[str, Any] = {}
     if spectrum.method == "svd_f64":
         sigma = np.sqrt(spectrum.evals[None] if spectrum.slices is None else spectrum.slices)
-    else:
-        known = certified_singular_values(weights, spectrum, np.sqrt(slice_of / 2.0) if conv else 1.0)
-        if known is None:
-            return None
-        sigma, certified = known, {"hard_rank": spectrum.evals.size}
-    fix_fingers = config.weightwatcher.fix_fingers
-    row = compat_row(sigma, n, m, is_conv2d=conv, slice_of=slice_of, fix_fingers=fix_fingers)
-    return _columns(row) | certified
+        fix_fingers = config.weightwatcher.fix_fingers
+        return _columns(compat_row(sigma, n, m, conv, slice_of=slice_of, fix_fingers=fix_fingers))
+    certain = certified_singular_values(weights, spectrum, np.sqrt(slice_of / 2.0) if conv else 1.0)
+    if certain is None:
+        return None
+    sigma, fitted = certain
+    row = compat_row(sigma, n, m, conv, slice_of=slice_of, fitted=fitted)
+    return _columns(row) | {"hard_rank": spectrum.evals.size}

@@ -11,7 +11,8 @@ import numpy as np
 from scipy.linalg import lu_factor, lu_solve
 
 from scanner.spectra.eigen import Weights, slice_of
-from scanner.spectra.tailfit import WEIGHTWATCHER_CUT, fit_tail
+from scanner.spectra.tailfit import WEIGHTWATCHER_CUT
+from scanner.spectra.weightwatcher import Fitted, fit_squares
 from schemas.results import FloatArray, Spectrum, TailFit
 
 RELATIVE = 1e-9
@@ -25,8 +26,10 @@ _SOLVED_WHOLE = 128
 _BLOCK, _STEPS = 8, 20
 
 
-def certified_singular_values(weights: Weights, spectrum: Spectrum, scale: float) -> FloatArray | None:
-    """Singular values from which every column of WeightWatcher comes out as from an SVD, or None.
+def certified_singular_values(
+    weights: Weights, spectrum: Spectrum, scale: float
+) -> tuple[FloatArray, Fitted] | None:
+    """Singular values from which every column of WeightWatcher comes out as from an SVD, and its fit.
 
     Args:
         weights: what `spectrum` was computed from.
@@ -36,16 +39,14 @@ def certified_singular_values(weights: Weights, spectrum: Spectrum, scale: float
     Returns:
         (slices, M) float64, ascending in a slice, without `scale`: roots of the eigenvalues, but the least
         of the slice that gives sv_min, where the Gram matrix does not resolve it, computed from the weights.
-        None when a rank, a limit, the choice of xmin or the trace-log condition is not certain, or a fitted
-        number could move by more than `RELATIVE`.
+        With it WeightWatcher's fit to their squares, with `scale`. None when a rank, a limit, the choice of
+        xmin or the trace-log condition is not certain, or a fitted number could move by more than `RELATIVE`.
 
     Cost: a tail fit, and at times an LU factorisation or the SVD of one small slice.
     """
     slices = spectrum.evals[None] if spectrum.slices is None else spectrum.slices
     error = _SAFE * slices[:, -1]
     if spectrum.method != "gram_f64" or (slices[:, 0] <= error).any():
-        return None
-    if not _counts_are_certain(spectrum.evals * scale**2):
         return None
     sigma = np.sqrt(slices)
     for which in np.flatnonzero(slices[:, 0] + error >= (slices[:, 0] - error).max()):
@@ -54,7 +55,8 @@ def certified_singular_values(weights: Weights, spectrum: Spectrum, scale: float
             if least is None:
                 return None
             sigma[which, 0] = least
-    return sigma
+    fitted = fit_squares(sigma * scale)
+    return (sigma, fitted) if _counts_are_certain(*fitted) else None
 
 
 def least_singular_value(matrix: FloatArray, evals: FloatArray, error: float) -> float | None:
@@ -86,12 +88,11 @@ def least_singular_value(matrix: FloatArray, evals: FloatArray, error: float) ->
     return None
 
 
-def _counts_are_certain(evals: FloatArray) -> bool:
+def _counts_are_certain(evals: FloatArray, fit: TailFit) -> bool:
     """Whether rounding moves no eigenvalue over a limit, the tail's start or the trace-log condition."""
     error = _SAFE * evals[-1]
     if any((np.abs(evals - limit) <= error).any() for limit in _LIMITS):
         return False
-    fit = fit_tail(evals, "weightwatcher")
     return _fit_is_certain(evals, fit, error) and _trace_log_is_certain(evals, error)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -97,6 +97,19 @@ def ww_has_row(shape: Sequence[int], name: str, *, pool: bool = True) -> bool:
     return _MIN_EVALS <= count <= _MAX_EVALS and long_side <= _MAX_LONG_SIDE
 
 
+class Fitted(NamedTuple):
+    """Eigenvalues, ascending, and WeightWatcher's fit to them."""
+
+    evals: NDArray[np.float64]
+    fit: TailFit
+
+
+def fit_squares(sigma: NDArray[np.float64]) -> Fitted:
+    """WeightWatcher's fit to the squares of singular values (slices, M), scaled as it scales them."""
+    evals = np.sort(sigma * sigma, axis=None)
+    return Fitted(evals, fit_tail(evals, "weightwatcher"))
+
+
 def compat_row(
     singular_values: NDArray[np.float64],
     N: int,
@@ -105,6 +118,7 @@ def compat_row(
     *,
     slice_of: int = 1,
     fix_fingers: FixFingers = "off",
+    fitted: Fitted | None = None,
 ) -> WeightWatcherRow:
     """Compute WeightWatcher's columns from the singular values of one tensor.
 
@@ -118,6 +132,7 @@ def compat_row(
         slice_of: slices of the convolution of which this row is one (pool=False); 1 when they are pooled.
         fix_fingers: WeightWatcher's option. "xmin_peak" is what its published code means; see
             `weightwatcher_peak`.
+        fitted: what `fit_squares` gives for the scaled values, where it is known; of fix_fingers "off".
 
     Returns:
         A WeightWatcherRow with status success or failed. Equal eigenvalues fail here, where
@@ -134,10 +149,9 @@ def compat_row(
             f"got {singular_values.shape}"
         )
     sigma = singular_values * math.sqrt(slice_of / 2.0) if is_conv2d else singular_values
-    evals = np.sort(sigma * sigma, axis=None)
-    fit, clip = _fit(evals, fix_fingers)
+    (evals, fit), clip = (fitted, None) if fitted else _fit(sigma, fix_fingers)
     lost, weakest = _slices(sigma, N)
-    rank, weak, fitted, spikes = _counts(evals, N, *_limits(fit))
+    rank, weak, between, spikes = _counts(evals, N, *_limits(fit))
     detx_num, detx_val = _detx(evals)
     return WeightWatcherRow(
         ww_status="success" if fit.status is FitStatus.OK else "failed",
@@ -145,7 +159,7 @@ def compat_row(
         ww_xmin=fit.xmin,
         ww_xmax=fit.xmax,
         ww_D=fit.D_ks,
-        ww_sigma=fit.alpha_stderr if fix_fingers == "xmin_peak" else _sigma(fit, fitted),
+        ww_sigma=fit.alpha_stderr if fix_fingers == "xmin_peak" else _sigma(fit, between),
         ww_num_pl_spikes=None if fit.xmin is None else spikes,
         ww_rank_loss=lost,
         ww_weak_rank_loss=weak,
@@ -159,11 +173,14 @@ def compat_row(
     )
 
 
-def _fit(evals: NDArray[np.float64], fix_fingers: FixFingers) -> tuple[TailFit, WeightWatcherClip | None]:
-    if fix_fingers == "clip_xmax":
-        clip = weightwatcher_clip(evals)
-        return clip.fit, clip
-    return weightwatcher_peak(evals) if fix_fingers == "xmin_peak" else fit_tail(evals, "weightwatcher"), None
+def _fit(sigma: NDArray[np.float64], fix_fingers: FixFingers) -> tuple[Fitted, WeightWatcherClip | None]:
+    if fix_fingers == "off":
+        return fit_squares(sigma), None
+    evals = np.sort(sigma * sigma, axis=None)
+    if fix_fingers == "xmin_peak":
+        return Fitted(evals, weightwatcher_peak(evals)), None
+    clip = weightwatcher_clip(evals)
+    return Fitted(evals, clip.fit), clip
 
 
 def _limits(fit: TailFit) -> tuple[float, float]:

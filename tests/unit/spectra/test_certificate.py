@@ -39,7 +39,8 @@ def with_evals(evals, rows=None):
 
 def certified(array, scale=1.0):
     weights = DenseWeights(array)
-    return certified_singular_values(weights, solve(weights), scale)
+    known = certified_singular_values(weights, solve(weights), scale)
+    return known and known[0]
 
 
 @pytest.mark.parametrize(
