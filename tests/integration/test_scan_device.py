@@ -17,8 +17,8 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "acme" / "wide"
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
-    tensors = {f"layers.{k}.weight": random.standard_normal((400, 300)).astype("f4") for k in range(5)}
-    tensors["layers.5.weight"] = random.standard_normal((300, 300)) * 1e150
+    tensors = {f"layers.{k}.weight": random.standard_normal((400, 400)).astype("f4") for k in range(5)}
+    tensors["layers.5.weight"] = random.standard_normal((400, 400)) * 1e150
     save_file(tensors, folder / "model.safetensors")
     return folder
 

@@ -38,14 +38,14 @@ def noise(*shape, seed=0, decay=0.1):
 
 def state():
     return {
-        "embed_tokens.weight": noise(700, 300),
-        "layers.0.q_proj.weight": noise(300, 300, seed=1),
-        "layers.0.up_proj.weight": noise(700, 300, seed=2),
-        "layers.0.down_proj.weight": noise(300, 700, seed=3),
-        "layers.0.norm.weight": np.ones(300, np.float32),
+        "embed_tokens.weight": noise(800, 400),
+        "layers.0.q_proj.weight": noise(400, 400, seed=1),
+        "layers.0.up_proj.weight": noise(800, 400, seed=2),
+        "layers.0.down_proj.weight": noise(400, 800, seed=3),
+        "layers.0.norm.weight": np.ones(400, np.float32),
         "tiny.weight": noise(20, 20, seed=4),
-        "layers.1.q_proj.weight": noise(300, 300, seed=5),
-        "conv.weight": noise(128, 128, 3, 3, seed=6),
+        "layers.1.q_proj.weight": noise(400, 400, seed=5),
+        "conv.weight": noise(160, 160, 3, 3, seed=6),
     }
 
 
@@ -106,12 +106,12 @@ def test_a_nonfinite_matrix_fails_alone_and_its_entries_are_counted():
 
 
 def test_singular_values_and_beyond_the_gram_matrix_are_the_host_s():
-    outlier = noise(300, 300).astype(np.float64)
-    outlier += 1e7 * np.outer(np.ones(300), np.ones(300)) / 300
+    outlier = noise(400, 400).astype(np.float64)
+    outlier += 1e7 * np.outer(np.ones(400), np.ones(400)) / 400
     row = rows_of({"w": outlier}, DEVICE)["w"]
     assert (row.spectrum_method, row.device) == ("svd_f64", "cpu")
     config = ScanConfig(spectrum=SpectrumRules(method="svd"))
-    assert rows_of({"w": noise(300, 300)}, DEVICE, config)["w"].spectrum_method == "svd_f64"
+    assert rows_of({"w": noise(400, 400)}, DEVICE, config)["w"].spectrum_method == "svd_f64"
 
 
 def test_a_convolution_as_a_linear_map_is_the_host_s():
@@ -143,7 +143,7 @@ def test_float32_is_named_and_close_where_it_is_certified():
 
 
 def test_float32_that_is_not_certified_is_done_again_in_float64():
-    outlier = noise(400, 300)
+    outlier = noise(400, 400)
     outlier[:, 0] *= 100
     row = rows_of({"w": outlier}, DEVICE, SINGLE)["w"]
     assert row.lambda_max / row.xmin > 10
@@ -154,7 +154,7 @@ def test_float32_that_is_not_certified_is_done_again_in_float64():
 def test_a_card_weak_in_float64_tries_float32_and_leaves_the_rest_to_the_host(monkeypatch):
     """The CPU poses as a card of one multiprocessor, on which float64 takes longer than on the host."""
     monkeypatch.setattr(card(DEVICE), "strong_float64", False)
-    outlier = noise(400, 300)
+    outlier = noise(400, 400)
     outlier[:, 0] *= 100
     found = {
         job.ref.tensor.name: ready for job, ready in ahead(jobs_of(state() | {"w": outlier}), CONFIG, DEVICE)
@@ -179,7 +179,7 @@ def test_the_policy_is_float64_where_it_is_strong():
 
 def test_the_unit_s_result_carries_what_is_to_be_told():
     """Eigenvalues at the end of the range are refused by the device with a sentence, then by the host."""
-    source = MemorySource({"a": noise(300, 300), "b": noise(300, 300).astype(np.float64) * 1e150})
+    source = MemorySource({"a": noise(400, 400), "b": noise(400, 400).astype(np.float64) * 1e150})
     (unit,) = planned(source)
     result = run_unit(source, unit, CONFIG, DEVICE)
     assert [row.status for row in result.rows] == ["ok", "failed"]
@@ -190,13 +190,13 @@ def test_the_unit_s_result_carries_what_is_to_be_told():
 
 def test_a_notebook_is_warned():
     with pytest.warns(RuntimeWarning, match=r"memory/state_dict b: .* left to the CPU"):
-        rows = rows_of({"b": noise(300, 300).astype(np.float64) * 1e150}, DEVICE)
+        rows = rows_of({"b": noise(400, 400).astype(np.float64) * 1e150}, DEVICE)
     assert rows["b"].status == "failed"
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_what_was_read_before_a_final_error_is_kept(tmp_path, after):
-    save_file({name: noise(300, 300) for name in "abc"}, tmp_path / "model.safetensors")
+    save_file({name: noise(400, 400) for name in "abc"}, tmp_path / "model.safetensors")
     (unit,) = planned(LocalSource(tmp_path))
     source = Flaky(tmp_path, after, SourceError(FailureKind.READ_ERROR, "gone"))
     found = list(scan_unit(source, unit, CONFIG, DEVICE))
@@ -218,10 +218,10 @@ def test_one_spectrum_on_a_device():
 
 
 def test_a_weak_card_is_estimated_slower_where_latency_or_float64_rules():
-    (job,) = jobs_of({"w": noise(300, 300)})
+    (job,) = jobs_of({"w": noise(400, 400)})
     small, large = job.ref, replace(job.ref, shape=(4096, 4096))
     assert device_seconds(small, 60) < device_seconds(large, 60) < device_seconds(large, 10)
-    assert device_seconds(small, 10_000) == pytest.approx(300 * 1.6e-5, rel=0.2)
+    assert device_seconds(small, 10_000) == pytest.approx(400 * 1.6e-5, rel=0.2)
 
 
 def test_a_card_is_opened_once():
