@@ -35,15 +35,17 @@ _Waiting: TypeAlias = tuple[Job, _Begun | None]
 def abreast(jobs: Iterable[Job], config: ScanConfig) -> Iterator[tuple[Job, Solved | None]]:
     """Yield each matrix with its spectrum, in order; None where it is to be solved alone, or cannot be.
 
-    Raises SourceError as `jobs` does, after the matrices before it.
+    What is to be solved alone does not wait: its work is still to come, and `jobs` reads on meanwhile. Raises
+    SourceError as `jobs` does, after the matrices before it.
     """
     waiting: list[_Waiting] = []
     held = 0
     try:
         for job in jobs:
-            waiting.append((job, _begun(job, config)))
+            begun = _begun(job, config)
+            waiting.append((job, begun))
             held += sum(map(len, job.buffers))
-            if len(waiting) == MOST_WAITING or held > WAITING_BYTES:
+            if begun is None or len(waiting) == MOST_WAITING or held > WAITING_BYTES:
                 yield from _solved(waiting)
                 waiting, held = [], 0
     except SourceError:
@@ -77,7 +79,7 @@ def _solved(waiting: Sequence[_Waiting]) -> Iterator[tuple[Job, Solved | None]]:
     started = perf_counter()
     try:
         spectra = iter(eigen.finish([one.half for one in begun]))
-    except NumericsError:
+    except (NumericsError, MemoryError):
         yield from ((job, None) for job, _ in waiting)
         return
     share = (perf_counter() - started) / max(len(begun), 1)

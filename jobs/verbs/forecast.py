@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from jobs.engine.driver import Request, worker_settings
 from jobs.engine.worker import Worker
+from scanner.abreast import WAITING_BYTES
 from scanner.prefetch import AHEAD_BYTES, AHEAD_LEAST
 from scanner.spectra.symmetric import eigenvalues
 from scanner.weights.plan import EIGEN_RATE, EIGEN_SQUARE, peak_bytes
@@ -97,11 +98,11 @@ def _of_plan(target: Target, plan: RepoPlan, request: Request, speed: float) -> 
 
 
 def _held(plan: RepoPlan) -> int:
-    """Stored bytes in a worker at once: the present matrix, those read ahead, the one being read."""
+    """Stored bytes in a worker at once: the present one, those waiting or read ahead, one being read."""
     units = [[row.pair_bytes for row in unit.matrices] for unit in plan.units]
     largest = max((max(unit, default=0) for unit in units), default=0)
     whole = max(map(sum, units), default=0)
-    return min(whole, 2 * largest + max(AHEAD_BYTES, AHEAD_LEAST * largest))
+    return min(whole, 2 * largest + max(AHEAD_BYTES, AHEAD_LEAST * largest) + WAITING_BYTES)
 
 
 def _problems(plan: RepoPlan) -> Iterator[str]:

@@ -79,8 +79,13 @@ def test_what_does_not_gain_is_left_alone(config):
 
 
 def test_large_matrices_do_not_wait():
-    tensors = {"large.weight": noise(TORCH_FROM_SIDE, TORCH_FROM_SIDE)}
-    assert [solved for _, solved in abreast(jobs_of(tensors), CONFIG)] == [None]
+    """What is read after one is not asked for before it is handed out, with those that came before it."""
+    large = {"b.weight": noise(TORCH_FROM_SIDE, TORCH_FROM_SIDE)}
+    jobs = jobs_of({"a.weight": noise(60, 60)} | large | {"c.weight": noise(60, 60)})
+    left = iter(jobs)
+    found = abreast(left, CONFIG)
+    assert [(next(found)[1] is None) for _ in range(2)] == [False, True]
+    assert list(left) == jobs[2:]
 
 
 def test_results_come_before_the_error_that_ends_the_stream():
