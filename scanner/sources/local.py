@@ -10,6 +10,7 @@ from pathlib import Path
 
 from scanner.sources.base import COMMIT, READ, Span
 from scanner.sources.card import facts_from_readme
+from scanner.sources.room import room_for
 from schemas.errors import SourceError
 from schemas.refs import Buffer, FileRef, RepoFacts, RepoRef, Repository
 from schemas.results import FailureKind
@@ -52,7 +53,7 @@ class LocalSource:
                 opened = os.fstat(handle.fileno())
                 for start, stop in spans:
                     handle.seek(start)
-                    buffer = bytearray(stop - start)
+                    buffer = room_for(stop - start)
                     _fill(handle, buffer, file, start)
                     _check_unchanged(file, opened, os.fstat(handle.fileno()))
                     yield buffer
@@ -90,10 +91,10 @@ class LocalSource:
         return facts_from_readme(readme.read_bytes())
 
 
-def _fill(handle: FileIO, buffer: bytearray, file: FileRef, start: int) -> None:
-    view, filled = memoryview(buffer), 0
+def _fill(handle: FileIO, buffer: memoryview, file: FileRef, start: int) -> None:
+    filled = 0
     while filled < len(buffer):
-        count = handle.readinto(view[filled:])
+        count = handle.readinto(buffer[filled:])
         if not count:
             raise SourceError(
                 FailureKind.SIZE_MISMATCH,

@@ -11,6 +11,7 @@ from itertools import pairwise
 from scanner.sources.answers import file_error
 from scanner.sources.base import Span
 from scanner.sources.fetch import Body, Fetcher, stalled
+from scanner.sources.room import room_for
 from scanner.sources.transfer import DEFAULT_POLICY, Pace, Patience, TransferPolicy
 from schemas.errors import SourceError
 from schemas.refs import Buffer, FileRef
@@ -55,10 +56,9 @@ class RangeReader:
         transfer = _Transfer(self._fetcher, file, self._policy)
         try:
             for start, stop in spans:
-                buffer = bytearray(stop - start)
-                if buffer:
-                    with memoryview(buffer) as view:
-                        transfer.fill(view, start, until[start, stop])
+                buffer = room_for(stop - start)
+                if len(buffer):
+                    transfer.fill(buffer, start, until[start, stop])
                 yield buffer
         finally:
             transfer.close()
