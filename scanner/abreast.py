@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeAlias
 
+from scanner.layer import wants_svd
 from scanner.reading import Job
 from scanner.spectra import eigen
 from scanner.spectra.device import Solved
@@ -54,24 +55,28 @@ def abreast(jobs: Iterable[Job], config: ScanConfig) -> Iterator[tuple[Job, Solv
     yield from _solved(waiting)
 
 
-def _begun(job: Job, config: ScanConfig) -> _Begun | None:
-    started, entries = perf_counter(), MomentsAccumulator()
+def solvable(job: Job, config: ScanConfig) -> eigen.Weights | None:
+    """What can be solved ahead of its row: no LoRA pair, transform, SVD, code in error, nothing too large."""
     try:
         weights = open_weights(job.ref, job.buffers)
-        if not _gathers(job, weights, config):
-            return None
+    except NumericsError:
+        return None
+    too_large = min(weights.shape[:2]) > config.matrices.max_evals_exact
+    alone = too_large or config.matrices.transforms(weights.shape) or wants_svd(job.ref, config)
+    return None if alone or isinstance(weights, LoraWeights) else weights
+
+
+def _begun(job: Job, config: ScanConfig) -> _Begun | None:
+    """None for what does not gain: large matrices, and pairs, whose Gram matrix would have to wait too."""
+    started, entries = perf_counter(), MomentsAccumulator()
+    weights = solvable(job, config)
+    if weights is None or job.ref.partner or min(weights.shape[:2]) >= TORCH_FROM_SIDE:
+        return None
+    try:
         half = eigen.begin(weights, block=config.spectrum.block, observe=entries.add)
     except (NumericsError, MemoryError):
         return None
     return _Begun(entries.result(), half, perf_counter() - started)
-
-
-def _gathers(job: Job, weights: eigen.Weights, config: ScanConfig) -> bool:
-    """Whether a matrix gains: a large one does not, and a pair's Gram matrix would have to wait with it."""
-    alone = isinstance(weights, LoraWeights) or config.matrices.transforms(weights.shape)
-    side = min(weights.shape[:2])
-    small = side < TORCH_FROM_SIDE and side <= config.matrices.max_evals_exact
-    return small and not (alone or job.ref.partner or config.spectrum.method == "svd")
 
 
 def _solved(waiting: Sequence[_Waiting]) -> Iterator[tuple[Job, Solved | None]]:

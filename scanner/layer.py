@@ -49,12 +49,13 @@ def measure(
 ) -> LayerMetrics:
     """Every metric of one matrix. Raises NumericsError with the row's place when the solver is defeated.
 
-    `solved` is what a device made of it; `keep` is given what was taken apart, with its Gram matrix if the
-    host made one. Cost: without `solved` the eigenvalues (see spectra.eigen.solve); all else is O(n log n) in
-    their number and one pass over the entries.
+    `solved` is what a device, or a solve in company, made of it; `keep` is given what was taken apart, with
+    its Gram matrix if the host made one. Cost: without `solved` the eigenvalues (see spectra.eigen.solve);
+    all else is O(n log n) in their number and one pass over the entries.
     """
     started = perf_counter() - (solved.secs if solved else 0.0)
-    own = anatomy(weights, config, _least_work(ref, config), with_gram=keep is not None, solved=solved)
+    method = "svd" if wants_svd(ref, config) else None
+    own = anatomy(weights, config, method, with_gram=keep is not None, solved=solved)
     compat = _weightwatcher(ref, weights, own.spectrum, config)
     if compat is None:
         exact = anatomy(weights, config, "svd")
@@ -260,9 +261,10 @@ def _ww_asks(ref: MatrixRef, config: ScanConfig) -> bool:
     return ww_has_row(shape, ref.tensor.name, pool=ref.slice_id is None)
 
 
-def _least_work(ref: MatrixRef, config: ScanConfig) -> str | None:
-    """SVD for WeightWatcher's columns where there is no certificate."""
-    return "svd" if config.weightwatcher.fix_fingers != "off" and _ww_asks(ref, config) else None
+def wants_svd(ref: MatrixRef, config: ScanConfig) -> bool:
+    """Whether no other spectrum will do: of the config's own wish, or for options without a certificate."""
+    fingers = config.weightwatcher.fix_fingers != "off" and _ww_asks(ref, config)
+    return fingers or config.spectrum.method == "svd"
 
 
 def _weightwatcher(

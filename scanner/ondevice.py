@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
-from scanner.abreast import abreast
+from scanner.abreast import abreast, solvable
 from scanner.lanes import Limits, Task, solved
 from scanner.reading import Job
 from scanner.spectra.device import Answer, Card, Solved, card, device_bytes
 from scanner.spectra.eigen import Weights
 from scanner.spectra.precision import refusal, tries_single
-from scanner.weights.lora import LoraWeights
-from scanner.weights.opened import open_weights
 from scanner.weights.plan import ROW_SECONDS, cost
 from schemas.config import ScanConfig
 from schemas.errors import NumericsError
@@ -64,11 +62,11 @@ def ahead(
     the matrices before it.
     """
     if device == "cpu" or config.spectrum.method == "svd":
-        yield from ((job, solved or Elsewhere()) for job, solved in abreast(jobs, config))
+        yield from ((job, ready or Elsewhere()) for job, ready in abreast(jobs, config))
         return
     on = card(device)
     limits = Limits(lanes=LANES, stack=STACK, budget=on.free_bytes(), window=WINDOW_BYTES)
-    tasks = (_task(_Problem(job, _weights(job, config)), host_seconds) for job in jobs)
+    tasks = (_task(_Problem(job, solvable(job, config)), host_seconds) for job in jobs)
     for problem, answer in solved(tasks, _solver(on, config), limits):
         yield problem.job, _ready(problem.job.ref, answer)
 
@@ -78,17 +76,6 @@ def device_seconds(ref: MatrixRef, multiprocessors: int) -> float:
     m, n = sorted(ref.shape[:2])
     flops = ref.slices * (2 * n * m**2 + 4 / 3 * m**3)
     return flops / (multiprocessors * 4 * 1.5e9) + m * _LAUNCH_SECONDS
-
-
-def _weights(job: Job, config: ScanConfig) -> Weights | None:
-    """What a device can take: not LoRA pairs, Fourier transforms, codes in error, or what is too large."""
-    try:
-        weights = open_weights(job.ref, job.buffers)
-    except NumericsError:
-        return None
-    transformed = config.matrices.transforms(weights.shape)
-    too_large = min(weights.shape[:2]) > config.matrices.max_evals_exact
-    return None if transformed or too_large or isinstance(weights, LoraWeights) else weights
 
 
 def _task(problem: _Problem, host_seconds: float) -> Task[_Problem, Ready]:

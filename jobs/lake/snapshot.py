@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def stamp(lake: Path, connection: duckdb.DuckDBPyConnection | None = None) -> st
     if not place(lake).is_file():
         return None
     query = "SELECT value FROM parquet_kv_metadata(?) WHERE key = ?"
-    found = (connection or fresh()).execute(query, [str(place(lake)), LIVE_SET]).fetchone()
+    with nullcontext(connection) if connection else fresh() as asked:
+        found = asked.execute(query, [str(place(lake)), LIVE_SET]).fetchone()
     return found[0].decode() if found else None
 
 

@@ -143,11 +143,7 @@ def compat_row(
 
     Cost: the tail fit, with "clip_xmax" up to ten of them; see `fit_tail`.
     """
-    if singular_values.ndim != 2 or singular_values.shape[1] != min(N, M):
-        raise ValueError(
-            f"singular values of {N} x {M} slices must have shape (slices, {min(N, M)}), "
-            f"got {singular_values.shape}"
-        )
+    _require_slices(singular_values.shape, N, M)
     sigma = singular_values * math.sqrt(slice_of / 2.0) if is_conv2d else singular_values
     (evals, fit), clip = (fitted, None) if fitted else _fit(sigma, fix_fingers)
     lost, weakest = _slices(sigma, N)
@@ -171,6 +167,13 @@ def compat_row(
         ww_num_fingers=None if clip is None else clip.num_fingers,
         ww_raw_alpha=None if clip is None else clip.raw_alpha,
     )
+
+
+def _require_slices(shape: tuple[int, ...], N: int, M: int) -> None:
+    if len(shape) != 2 or shape[1] != min(N, M):
+        raise ValueError(
+            f"singular values of {N} x {M} slices must have shape (slices, {min(N, M)}), got {shape}"
+        )
 
 
 def _fit(sigma: NDArray[np.float64], fix_fingers: FixFingers) -> tuple[Fitted, WeightWatcherClip | None]:
