@@ -10,7 +10,7 @@ from scanner.reading import Job
 from scanner.spectra import eigen
 from scanner.spectra.device import Solved
 from scanner.spectra.moments import Moments, MomentsAccumulator
-from scanner.spectra.symmetric import TORCH_FROM_SIDE
+from scanner.spectra.symmetric import LARGE_SIDE
 from scanner.weights.lora import LoraWeights
 from scanner.weights.opened import open_weights
 from schemas.config import ScanConfig
@@ -70,7 +70,7 @@ def _begun(job: Job, config: ScanConfig) -> _Begun | None:
     """None for what does not gain: large matrices, and pairs, whose Gram matrix would have to wait too."""
     started, entries = perf_counter(), MomentsAccumulator()
     weights = solvable(job, config)
-    if weights is None or job.ref.partner or min(weights.shape[:2]) >= TORCH_FROM_SIDE:
+    if weights is None or job.ref.partner or min(weights.shape[:2]) >= LARGE_SIDE:
         return None
     try:
         half = eigen.begin(weights, block=config.spectrum.block, observe=entries.add)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.linalg.blas import dsyrk
 
+from scanner.spectra.gram import summing
 from scanner.spectra.guards import require_finite, solving
 from scanner.spectra.symmetric import Halfway, finished, halfway
 from schemas.errors import NumericsError
@@ -139,15 +139,14 @@ def spectrum_of(slices: FloatArray, shape: Sequence[int], method: str, device: s
 def gram(weights: Weights, block: int = 512, observe: Callable[[FloatArray], None] = _ignore) -> FloatArray:
     """Lower triangle of the Gram matrix of the short side, float64 (M, M), from blocks of `weights`.
 
-    Cost N M^2 flops (dsyrk, half of a gemm); peak 8 M^2 bytes and one float64 block.
+    Cost N M^2 flops (half of a gemm); peak 8 M^2 bytes and two float64 blocks.
     """
     rows, columns = weights.shape
-    side = min(rows, columns)
-    total = np.zeros((side, side), order="F")
+    total = summing(min(rows, columns), rows < columns)
     for piece in blocks(weights, block):
         observe(piece)
-        total = dsyrk(1.0, piece.T, beta=1.0, c=total, trans=int(rows < columns), overwrite_c=1)
-    return np.asarray(total.T)
+        total.add(piece)
+    return total.lower()
 
 
 def blocks(weights: Weights, block: int) -> Iterator[FloatArray]:

@@ -15,25 +15,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from scanner.spectra.eight import (
-    LANES,
-    all_of,
-    in_lanes,
-    inlined,
-    minus_product,
-    plus,
-    plus_product,
-    row,
-    set_row,
-    times,
-)
+from scanner.spectra.aligned import zeros
+from scanner.spectra.eight import LANES, all_of, row, set_row
+from scanner.spectra.simd import compiled, inlined, total
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-    from scanner.spectra.eight import Eight
+    from scanner.spectra.simd import Vector
 
     Vectors = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
     """v, w, u and p, as blocks (blocks, 8) or, in the same memory, as numbers."""
@@ -59,8 +49,9 @@ def _copy(matrix: NDArray[np.float64], scale: float, a: NDArray[np.float64]) -> 
 def _dot(x: NDArray[np.float64], y: NDArray[np.float64], used: int) -> float:
     eight = all_of(0.0)
     for c in range(used):
-        eight = plus_product(eight, row(x, c), row(y, c))
-    return ((eight[0] + eight[1]) + (eight[2] + eight[3])) + ((eight[4] + eight[5]) + (eight[6] + eight[7]))
+        eight += row(x, c) * row(y, c)
+    found: float = total(eight)
+    return found
 
 
 @inlined
@@ -75,7 +66,7 @@ def _next_row(r: NDArray[np.float64], j: int, used: int, blocks: Vectors, number
     v, w, u, p = blocks
     vj, wj = all_of(numbers[0][j]), all_of(numbers[1][j])
     for c in range(used):
-        set_row(u, c, minus_product(minus_product(row(r, c), vj, row(w, c)), wj, row(v, c)))
+        set_row(u, c, row(r, c) - vj * row(w, c) - wj * row(v, c))
         set_row(p, c, all_of(0.0))
     found: float = numbers[2][j]
     _clear(numbers[2], j, used * LANES)
@@ -83,23 +74,21 @@ def _next_row(r: NDArray[np.float64], j: int, used: int, blocks: Vectors, number
 
 
 @inlined
-def _update(r: NDArray[np.float64], c: int, vi: Eight, wi: Eight, vc: Eight, wc: Eight) -> Eight:
+def _update(r: NDArray[np.float64], c: int, vi: Vector, wi: Vector, vc: Vector, wc: Vector) -> Vector:
     """Block c of a row brought up to date."""
-    x = minus_product(minus_product(row(r, c), vi, wc), wi, vc)
+    x = row(r, c) - vi * wc - wi * vc
     set_row(r, c, x)
     return x
 
 
 @inlined
-def _pass(
-    a: NDArray[np.float64], i: int, blocks: Vectors, numbers: Vectors, sums: NDArray[np.float64]
-) -> None:
-    """Rows i to i + 3 brought up to date, and their part of A u: at the columns in p, at the rows in `sums`.
+def _pass(a: NDArray[np.float64], i: int, blocks: Vectors, numbers: Vectors) -> None:
+    """Rows i to i + 3 brought up to date, and their part of A u in p, both at their columns and at the rows.
 
     The block on the diagonal, being whole, adds to the rows alone.
     """
     v, w, u, p = blocks
-    vs, ws, us, _ = numbers
+    vs, ws, us, ps = numbers
     v0, v1, v2, v3 = all_of(vs[i]), all_of(vs[i + 1]), all_of(vs[i + 2]), all_of(vs[i + 3])
     w0, w1, w2, w3 = all_of(ws[i]), all_of(ws[i + 1]), all_of(ws[i + 2]), all_of(ws[i + 3])
     u0, u1, u2, u3 = all_of(us[i]), all_of(us[i + 1]), all_of(us[i + 2]), all_of(us[i + 3])
@@ -110,15 +99,14 @@ def _pass(
         vc, wc, uc = row(v, c), row(w, c), row(u, c)
         x0, x1 = _update(r0, c, v0, w0, vc, wc), _update(r1, c, v1, w1, vc, wc)
         x2, x3 = _update(r2, c, v2, w2, vc, wc), _update(r3, c, v3, w3, vc, wc)
-        t0, t1 = plus_product(t0, x0, uc), plus_product(t1, x1, uc)
-        t2, t3 = plus_product(t2, x2, uc), plus_product(t3, x3, uc)
-        above = plus_product(plus_product(row(p, c), x0, u0), x1, u1)
-        set_row(p, c, plus(above, plus_product(times(x2, u2), x3, u3)))
+        t0, t1 = t0 + x0 * uc, t1 + x1 * uc
+        t2, t3 = t2 + x2 * uc, t3 + x3 * uc
+        set_row(p, c, row(p, c) + (x0 * u0 + x1 * u1) + (x2 * u2 + x3 * u3))
     vc, wc, uc = row(v, last), row(w, last), row(u, last)
-    set_row(sums, 0, plus_product(t0, _update(r0, last, v0, w0, vc, wc), uc))
-    set_row(sums, 1, plus_product(t1, _update(r1, last, v1, w1, vc, wc), uc))
-    set_row(sums, 2, plus_product(t2, _update(r2, last, v2, w2, vc, wc), uc))
-    set_row(sums, 3, plus_product(t3, _update(r3, last, v3, w3, vc, wc), uc))
+    ps[i] += total(t0 + _update(r0, last, v0, w0, vc, wc) * uc)
+    ps[i + 1] += total(t1 + _update(r1, last, v1, w1, vc, wc) * uc)
+    ps[i + 2] += total(t2 + _update(r2, last, v2, w2, vc, wc) * uc)
+    ps[i + 3] += total(t3 + _update(r3, last, v3, w3, vc, wc) * uc)
 
 
 @inlined
@@ -128,7 +116,7 @@ def _next_update(j: int, used: int, tau: float, blocks: Vectors, numbers: Vector
     half, of_p = all_of(0.5 * tau * tau * _dot(p, u, used)), all_of(tau)
     for c in range(used):
         set_row(v, c, row(u, c))
-        set_row(w, c, minus_product(times(of_p, row(p, c)), half, row(u, c)))
+        set_row(w, c, of_p * row(p, c) - half * row(u, c))
     _clear(numbers[1], j, used * LANES)
 
 
@@ -137,12 +125,11 @@ def _reduce(
     a: NDArray[np.float64],
     blocks: Vectors,
     numbers: Vectors,
-    sums: NDArray[np.float64],
     diagonal: NDArray[np.float64],
     squares: NDArray[np.float64],
 ) -> None:
     """One matrix, overwritten; the vectors are zeros."""
-    u, ps, us = blocks[2], numbers[3], numbers[2]
+    u, us = blocks[2], numbers[2]
     for step in range(len(diagonal)):
         j = len(diagonal) - 1 - step
         used = j // LANES + 1
@@ -155,14 +142,11 @@ def _reduce(
         tau = 1.0 / (end * (end - us[j - 1])) if square > _NOTHING else 0.0
         us[j - 1] -= end
         for i in range(0, j, _ROWS):
-            _pass(a, i, blocks, numbers, sums)
-            for k in range(_ROWS):
-                for lane in range(LANES):
-                    ps[i + k] += sums[k, lane]
+            _pass(a, i, blocks, numbers)
         _next_update(j, used, tau, blocks, numbers)
 
 
-@in_lanes("void(float64[:, :, ::1], float64[::1], float64[:, ::1], float64[:, ::1])")
+@compiled("void(float64[:, :, ::1], float64[::1], float64[:, ::1], float64[:, ::1])")
 def reduce_matrices(
     matrices: NDArray[np.float64],
     scales: NDArray[np.float64],
@@ -176,14 +160,12 @@ def reduce_matrices(
     """
     count, side = diagonals.shape
     blocks = (side + LANES - 1) // LANES
-    flat = np.zeros((blocks * LANES, blocks * LANES))
+    flat = zeros(blocks * LANES, blocks * LANES)
     a = flat.reshape(blocks * LANES, blocks, LANES)
-    v, w = np.zeros((blocks, LANES)), np.zeros((blocks, LANES))
-    u, p = np.zeros((blocks, LANES)), np.zeros((blocks, LANES))
+    v, w, u, p = zeros(blocks, LANES), zeros(blocks, LANES), zeros(blocks, LANES), zeros(blocks, LANES)
     vs, ws, us, ps = v.reshape(-1), w.reshape(-1), u.reshape(-1), p.reshape(-1)
-    sums = np.empty((_ROWS, LANES))
     for k in range(count):
         _copy(matrices[k], scales[k], flat)
         _clear(vs, 0, len(vs))
         _clear(ws, 0, len(ws))
-        _reduce(a, (v, w, u, p), (vs, ws, us, ps), sums, diagonals[k], squares[k])
+        _reduce(a, (v, w, u, p), (vs, ws, us, ps), diagonals[k], squares[k])

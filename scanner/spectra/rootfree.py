@@ -9,33 +9,18 @@ of its own, and its numbers do not depend on its company.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scanner.spectra.eight import (
-    LANES,
-    all_of,
-    either,
-    from_on,
-    in_lanes,
-    inlined,
-    inverse,
-    minus,
-    minus_product,
-    places,
-    plus,
-    positive,
-    row,
-    set_row,
-    times,
-    within,
-)
+from scanner.spectra.aligned import zeros
+from scanner.spectra.eight import LANES, all_at, all_of, places, positive, row, set_row
+from scanner.spectra.simd import both, compiled, either, inlined, reaches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scanner.spectra.eight import Eight, Places
+    from scanner.spectra.simd import Vector
 
 _EPS2 = float(np.finfo(np.float64).eps) ** 2
 _FAINT = 1e-8
@@ -76,34 +61,37 @@ def _advance(
 def _sweep(
     d: NDArray[np.float64],
     e: NDArray[np.float64],
-    first: Places,
-    last: Places,
+    first: Any,
+    last: Any,
     start: int,
     stop: int,
-    shift: Eight,
+    shift: Vector,
 ) -> None:
     """One QL sweep from place `start` up to `stop`; a lane changes its part, `first` to `last`, alone."""
     c, s = all_of(1.0), all_of(0.0)
-    gamma = minus(row(d, start), shift)
-    p = times(gamma, gamma)
+    gamma = row(d, start) - shift
+    p = gamma * gamma
     for step in range(start - stop):
         i = start - 1 - step
         b, alpha = row(e, i), row(d, i)
-        r = plus(p, b)
-        touched, split = within(i, first, last), positive(b)
-        set_row(e, i + 1, either(touched, times(s, r), row(e, i + 1)))
+        r = p + b
+        begun = reaches(all_at(i), first)
+        touched = both(reaches(all_at(i + 1), first), reaches(last, all_at(i + 1)))
+        split = positive(b)
+        set_row(e, i + 1, either(touched, s * r, row(e, i + 1)))
+        inverse = all_of(1.0) / either(positive(r), r, all_of(1.0))
         before, old = c, gamma
-        c = either(split, times(p, inverse(r)), all_of(1.0))
-        s = times(b, inverse(r))
-        gamma = minus_product(times(c, minus(alpha, shift)), s, old)
-        found = plus(old, either(from_on(i, first), minus(alpha, gamma), shift))
+        c = either(split, p * inverse, all_of(1.0))
+        s = b * inverse
+        gamma = c * (alpha - shift) - s * old
+        found = old + either(begun, alpha - gamma, shift)
         set_row(d, i + 1, either(touched, found, row(d, i + 1)))
-        square = times(gamma, gamma)
-        rotated = either(positive(p), times(square, times(r, inverse(p))), times(before, b))
+        square = gamma * gamma
+        rotated = either(positive(p), square * (r / either(positive(p), p, all_of(1.0))), before * b)
         p = either(split, rotated, square)
-    at_end = from_on(stop, first)
-    set_row(e, stop, either(at_end, times(s, p), row(e, stop)))
-    set_row(d, stop, either(at_end, plus(shift, gamma), row(d, stop)))
+    at_end = reaches(all_at(stop), first)
+    set_row(e, stop, either(at_end, s * p, row(e, stop)))
+    set_row(d, stop, either(at_end, shift + gamma, row(d, stop)))
 
 
 @inlined
@@ -123,7 +111,7 @@ def _solve_eight(d: NDArray[np.float64], e: NDArray[np.float64], least: NDArray[
     return False
 
 
-@in_lanes("boolean(float64[:, ::1], float64[:, ::1])")
+@compiled("boolean(float64[:, ::1], float64[:, ::1])")
 def solve_tridiagonals(diagonals: NDArray[np.float64], squares: NDArray[np.float64]) -> bool:
     """Eigenvalues of k matrices of side M, unsorted, in place of `diagonals` (k, M); False if one resists.
 
@@ -131,7 +119,7 @@ def solve_tridiagonals(diagonals: NDArray[np.float64], squares: NDArray[np.float
     M/2 rotations for each eight. Error a few eps of the norm, as dsterf's.
     """
     count, side = diagonals.shape
-    d, e, least = np.empty((side, LANES)), np.empty((side, LANES)), np.empty(LANES)
+    d, e, least = zeros(side, LANES), zeros(side, LANES), np.empty(LANES)
     for start in range(0, count, LANES):
         for lane in range(LANES):
             of = min(start + lane, count - 1)

@@ -1,24 +1,28 @@
 """Eigenvalues of positive semidefinite matrices, in two steps that may lie apart.
 
-Up to middle side the first step makes a matrix tridiagonal, and the second takes little longer for eight
-matrices than for one: it pays to let first steps gather. Large matrices are torch's in one step.
+The first step makes a matrix tridiagonal, by way of a band where it is large, and the second takes little
+longer for eight matrices than for one: it pays to let first steps gather. Where registers are narrow large
+matrices are torch's, in one step.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
+from scanner.spectra.band import band_of
+from scanner.spectra.chasing import chase
 from scanner.spectra.guards import require_finite, solving
 from scanner.spectra.householder import reduce_matrices
 from scanner.spectra.rootfree import solve_tridiagonals
+from scanner.spectra.simd import WIDE_REGISTERS
 from schemas.errors import NumericsError
 from schemas.results import FailureKind, FloatArray
 
-TORCH_FROM_SIDE = 2049
-"""Side from which torch's LAPACK (MKL on x86) is used; below it torch is never imported."""
+LARGE_SIDE = 2049
+"""Side from which the one pass of householder.py waits for memory; below it torch is never imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class Tridiagonal:
 
 Halfway: TypeAlias = Tridiagonal | FloatArray
 """What the eigenvalues follow from, or the eigenvalues, (k, M)."""
+
+_Reduction: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], None]
 
 
 def eigenvalues(matrices: FloatArray) -> FloatArray:
@@ -56,8 +62,10 @@ def halfway(matrices: FloatArray) -> Halfway:
     Raises NumericsError (nonfinite; eigensolver_error where torch is asked).
     """
     require_finite(np.diagonal(matrices, axis1=1, axis2=2))
-    if matrices.shape[1] < TORCH_FROM_SIDE:
-        return _tridiagonal(matrices)
+    if matrices.shape[1] < LARGE_SIDE:
+        return _tridiagonal(matrices, reduce_matrices)
+    if WIDE_REGISTERS:
+        return _tridiagonal(matrices, _by_band)
     import torch
 
     with solving("eigenvalues", torch.linalg.LinAlgError):  # type: ignore[attr-defined]
@@ -81,12 +89,18 @@ def finished(halves: Sequence[Halfway]) -> list[FloatArray]:
     return [found[i] for i in range(len(halves))]
 
 
-def _tridiagonal(matrices: FloatArray) -> Tridiagonal:
+def _tridiagonal(matrices: FloatArray, reduce: _Reduction) -> Tridiagonal:
     count, side = matrices.shape[:2]
     exponent = np.frexp(np.diagonal(matrices, axis1=1, axis2=2).max(axis=1))[1]
     diagonal, squares = np.empty((count, side)), np.empty((count, side))
-    reduce_matrices(matrices, np.ldexp(1.0, -exponent), diagonal, squares)
+    reduce(matrices, np.ldexp(1.0, -exponent), diagonal, squares)
     return Tridiagonal(diagonal, squares, exponent)
+
+
+def _by_band(matrices: FloatArray, scales: FloatArray, diagonals: FloatArray, squares: FloatArray) -> None:
+    """As householder.reduce_matrices."""
+    for k, matrix in enumerate(matrices):
+        chase(band_of(matrix), scales[k], diagonals[k], squares[k])
 
 
 def _eigenvalues(alike: Sequence[Tridiagonal]) -> list[FloatArray]:

@@ -9,7 +9,7 @@ from scanner.planning import plan_repository
 from scanner.reading import Job
 from scanner.sources.memory import MemorySource
 from scanner.spectra.eigen import solve
-from scanner.spectra.symmetric import TORCH_FROM_SIDE
+from scanner.spectra.symmetric import LARGE_SIDE
 from scanner.weights.opened import open_weights
 from schemas.config import MatrixRules, ScanConfig, SpectrumRules, WorkLimits
 from schemas.errors import SourceError
@@ -80,7 +80,7 @@ def test_what_does_not_gain_is_left_alone(config):
 
 def test_large_matrices_do_not_wait():
     """What is read after one is not asked for before it is handed out, with those that came before it."""
-    large = {"b.weight": noise(TORCH_FROM_SIDE, TORCH_FROM_SIDE)}
+    large = {"b.weight": noise(LARGE_SIDE, LARGE_SIDE)}
     jobs = jobs_of({"a.weight": noise(60, 60)} | large | {"c.weight": noise(60, 60)})
     left = iter(jobs)
     found = abreast(left, CONFIG)

@@ -8,7 +8,7 @@ from stored import TORCH, stored
 
 from scanner.spectra import eigen
 from scanner.spectra.eigen import DenseWeights, gram, solve
-from scanner.spectra.symmetric import TORCH_FROM_SIDE, eigenvalues
+from scanner.spectra.symmetric import LARGE_SIDE, eigenvalues
 from schemas.errors import NumericsError
 from schemas.results import FailureKind
 
@@ -91,7 +91,7 @@ def test_the_gram_matrix_is_that_of_the_short_side():
     np.testing.assert_allclose(np.tril(gram(DenseWeights(flipped), 7)), np.tril(array.T @ array), rtol=1e-12)
 
 
-@pytest.mark.parametrize("side", [60, TORCH_FROM_SIDE])
+@pytest.mark.parametrize("side", [60, LARGE_SIDE])
 def test_both_sides_of_the_torch_threshold_read_the_lower_triangle(side):
     """Reflections keep the eigenvalues of a diagonal known exactly; the upper triangle holds rubbish."""
     known = np.linspace(1.0, 5.0, side)
@@ -104,7 +104,7 @@ def test_both_sides_of_the_torch_threshold_read_the_lower_triangle(side):
 
 
 def test_what_torch_does_not_solve_is_an_eigensolver_error():
-    matrix = np.eye(TORCH_FROM_SIDE)
+    matrix = np.eye(LARGE_SIDE)
     matrix[5, 3] = np.nan
     with pytest.raises(NumericsError) as caught:
         eigenvalues(matrix)

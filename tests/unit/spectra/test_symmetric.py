@@ -6,7 +6,8 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner.spectra.symmetric import TORCH_FROM_SIDE, Tridiagonal, eigenvalues, finished, halfway
+from scanner.spectra import symmetric
+from scanner.spectra.symmetric import LARGE_SIDE, Tridiagonal, eigenvalues, finished, halfway
 from schemas.errors import NumericsError
 from schemas.results import FailureKind
 
@@ -107,10 +108,13 @@ def test_trace_and_squares_are_kept(side, seed, decay):
     assert (found**2).sum() == pytest.approx((matrix**2).sum(), rel=1e-13 * side)
 
 
-def test_large_matrices_are_torchs():
-    matrices = np.eye(TORCH_FROM_SIDE)[None] * 3.0
-    assert isinstance(halfway(matrices), np.ndarray)
-    np.testing.assert_allclose(eigenvalues(matrices[0]), 3.0)
+@pytest.mark.parametrize("wide", [True, False])
+def test_large_matrices_go_by_the_band_or_to_torch(wide, monkeypatch):
+    monkeypatch.setattr(symmetric, "WIDE_REGISTERS", wide)
+    values = np.linspace(1.0, 3.0, LARGE_SIDE)
+    matrix = known(LARGE_SIDE, values)
+    assert isinstance(halfway(matrix[None]), Tridiagonal) is wide
+    np.testing.assert_allclose(eigenvalues(matrix), values, rtol=1e-13)
 
 
 def test_what_does_not_converge_is_an_error():

@@ -1,0 +1,82 @@
+"""Large symmetric matrices reduced to a band, which keeps their eigenvalues.
+
+The block below each of the diagonal's blocks is made triangular by reflections, Q = 1 - V T V^T (Schreiber &
+Van Loan, SIAM J. Sci. Stat. Comput. 10, 1989), and what lies beyond becomes Q^T A Q = A - V W^T - W V^T with
+X = A V T, W = X - V T^T V^T X / 2 (Dongarra, Hammarling & Sorensen, J. Comput. Appl. Math. 27, 1989). Nearly
+all is done by products of matrices, where tridiagonal form in one step is half products of a matrix and a
+vector, which wait for memory (Bischof, Lang & Sun, ACM TOMS 26, 2000). The band is dealt with in chasing.py.
+"""
+
+import numpy as np
+from scipy.linalg.lapack import dgeqrf, dtrtri
+
+from scanner.spectra.aligned import aligned
+from scanner.spectra.products import WIDTH, add_product, pack_rows, symmetric_product
+from schemas.results import FloatArray
+
+BAND = 64
+"""Sub-diagonals that are left. A wider band costs less here and more in chasing.py."""
+
+_APART = 8
+"""Numbers between rows: at a power of two columns would share a few lines of the processor's cache."""
+
+
+def band_of(matrix: FloatArray) -> FloatArray:
+    """The band of a matrix with the eigenvalues of this one, (M, 65): [j, d] is element (j + d, j).
+
+    Of `matrix`, float64 (M, M), the lower triangle is read. Cost 4/3 M^3 flops, memory one more matrix.
+    """
+    room = _room(matrix)
+    side, stride = room.shape[0], room.shape[1]
+    band = np.zeros((side, BAND + 1))
+    for at in range(0, side - BAND, BAND):
+        below = slice(at + BAND, side)
+        v, t, r = _reflections(room[below, at : at + BAND])
+        _keep(band, at, np.tril(room[at : at + BAND, at : at + BAND]), r)
+        origin = (at + BAND) * (stride + 1)
+        x = aligned(*v.shape)
+        symmetric_product(room.reshape(-1), origin, stride, v, x)
+        w = x @ t
+        w -= v @ (0.5 * (t.T @ (v.T @ w)))
+        add_product(room.reshape(-1), origin, stride, len(v), *_packed(v, w))
+    at = side - BAND
+    _keep(band, at, np.tril(room[at:, at:side]), np.zeros((BAND, BAND)))
+    return band[: len(matrix)]
+
+
+def _room(matrix: FloatArray) -> FloatArray:
+    """A copy with zeros around it, so that its side is a multiple of the band's; they stay by themselves."""
+    side = -(-len(matrix) // BAND) * BAND
+    room = aligned(side, side + _APART)
+    room[len(matrix) :] = 0.0
+    room[:, len(matrix) :] = 0.0
+    room[: len(matrix), : len(matrix)] = matrix
+    return room
+
+
+def _reflections(block: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """V (rows, 64), T and R of block = (1 - V T V^T) R."""
+    found, tau, _, _ = dgeqrf(np.asfortranarray(block), overwrite_a=True, lwork=BAND * BAND)
+    r = np.triu(found[:BAND])
+    v = aligned(*found.shape)
+    v[:] = found
+    v[:BAND] = np.tril(v[:BAND], -1) + np.eye(BAND)
+    idle = tau == 0.0
+    v[:, idle] = 0.0
+    inverse = np.triu(v.T @ v, 1) + np.diag(1.0 / np.where(idle, 1.0, tau))
+    return v, dtrtri(inverse)[0], r
+
+
+def _keep(band: FloatArray, at: int, diagonal: FloatArray, below: FloatArray) -> None:
+    columns = np.arange(BAND)[:, None]
+    band[at : at + BAND] = np.vstack([diagonal, below])[columns + np.arange(BAND + 1), columns]
+
+
+def _packed(v: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Factors of - V W^T - W V^T."""
+    left, right = (aligned(len(v) // WIDTH, 2 * BAND, WIDTH) for _ in range(2))
+    pack_rows(v, left, 0, -1.0)
+    pack_rows(w, left, BAND, -1.0)
+    pack_rows(w, right, 0, 1.0)
+    pack_rows(v, right, BAND, 1.0)
+    return left, right

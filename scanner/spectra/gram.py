@@ -1,0 +1,80 @@
+"""The Gram matrix of the short side of X, X^T X or X X^T, added up from blocks along its long side."""
+
+from typing import Protocol
+
+import numpy as np
+from scipy.linalg.blas import dsyrk
+
+from scanner.spectra.aligned import aligned
+from scanner.spectra.products import WIDTH, add_product, pack_columns, pack_rows
+from scanner.spectra.simd import WIDE_REGISTERS
+from schemas.results import FloatArray
+
+_PACKED_FROM_SIDE = 192
+"""Below this side packing costs what the faster product gains."""
+_DEPTH = 256
+"""Numbers along the inner dimension of one product: what is packed stays near."""
+
+
+class Sum(Protocol):
+    """A Gram matrix on the way."""
+
+    def add(self, piece: FloatArray) -> None:
+        """A C-contiguous float64 block: (depth, side), or (side, depth) of a wide matrix."""
+
+    def lower(self) -> FloatArray:
+        """The lower triangle of the sum, float64 (side, side)."""
+
+
+def summing(side: int, wide: bool) -> Sum:
+    """Nothing yet, for blocks of a matrix that is tall or `wide`, by the faster product of this machine."""
+    packed = WIDE_REGISTERS and side >= _PACKED_FROM_SIDE
+    return PackedSum(side, wide) if packed else BlasSum(side, wide)
+
+
+class BlasSum:
+    """By the BLAS's dsyrk."""
+
+    def __init__(self, side: int, wide: bool) -> None:
+        self._wide = wide
+        self._total = np.zeros((side, side), order="F")
+
+    def add(self, piece: FloatArray) -> None:
+        """As Sum says."""
+        self._total = dsyrk(1.0, piece.T, beta=1.0, c=self._total, trans=int(self._wide), overwrite_c=1)
+
+    def lower(self) -> FloatArray:
+        """As Sum says."""
+        return np.asarray(self._total.T)
+
+
+class PackedSum:
+    """By our own product (products.py)."""
+
+    def __init__(self, side: int, wide: bool) -> None:
+        self._side, self._wide = side, wide
+        self._groups = -(-side // WIDTH)
+        self._total = aligned(self._groups * WIDTH, self._groups * WIDTH)
+        self._total[:] = 0.0
+        self._room = aligned(self._groups * WIDTH * _DEPTH)
+
+    def add(self, piece: FloatArray) -> None:
+        """As Sum says."""
+        depth = piece.shape[int(self._wide)]
+        for start in range(0, depth, _DEPTH):
+            part = slice(start, start + _DEPTH)
+            self._add(np.ascontiguousarray(piece[:, part]) if self._wide else piece[part])
+
+    def _add(self, part: FloatArray) -> None:
+        depth = part.shape[int(self._wide)]
+        packed = self._room[: self._groups * depth * WIDTH].reshape(self._groups, depth, WIDTH)
+        if self._wide:
+            pack_rows(part, packed, 0, 1.0)
+        else:
+            pack_columns(part, packed)
+        side = len(self._total)
+        add_product(self._total.reshape(-1), 0, side, side, packed, packed)
+
+    def lower(self) -> FloatArray:
+        """As Sum says."""
+        return np.ascontiguousarray(self._total[: self._side, : self._side])
