@@ -53,7 +53,7 @@ class LocalSource:
                 opened = os.fstat(handle.fileno())
                 for start, stop in spans:
                     handle.seek(start)
-                    buffer = room_for(stop - start)
+                    buffer = room_for(file, start, stop)
                     _fill(handle, buffer, file, start)
                     _check_unchanged(file, opened, os.fstat(handle.fileno()))
                     yield buffer
