@@ -49,7 +49,7 @@ def plan_repository(
     components: list[RepositoryRow] = []
     failures: list[Failure] = []
     selection = choose_files(repository.files)
-    left_out = [f"{file.path}: {why}" for file, why in selection.left_out]
+    left_out = [printable(f"{file.path}: {why}") for file, why in selection.left_out]
     read: set[FileRef] = set()
     for group in selection.groups:
         shards, bad = _shards(source, group, repository)

@@ -1,8 +1,10 @@
 """Models on disk: a folder, one safetensors file, or a snapshot in the huggingface cache."""
 
+import errno
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from io import FileIO
@@ -40,7 +42,7 @@ class LocalSource:
     def repository(self, repo_id: str, revision: str | None = None) -> Repository:
         """Pin the folder to its content and list its files. Raises SourceError if it can't be read."""
         try:
-            contents = {path: _hashed(self._path(path)) for path in self._paths(READ)}
+            contents = {path: self._found(path) for path in self._paths(READ)}
             unread = {path: _unread(self._path(path), path) for path in self._paths(_LISTED)}
             facts = self._facts()
         except OSError as error:
@@ -65,7 +67,7 @@ class LocalSource:
         """
         path, stamp = self._path(file.path), file.stamp
         try:
-            with path.open("rb", buffering=0) as handle:
+            with _opened(path) as handle:
                 for start, stop in spans:
                     handle.seek(start)
                     buffer = room_for(file, start, stop)
@@ -84,14 +86,19 @@ class LocalSource:
     def _paths(self, suffixes: tuple[str, ...]) -> list[str]:
         if self._root.is_file():
             return [self._root.name] if self._root.suffix in suffixes else []
-        found = (p for p in self._root.rglob("*") if p.suffix in suffixes and p.is_file())
+        found = (p for p in self._root.rglob("*") if p.suffix in suffixes)
         relative = (p.relative_to(self._root) for p in found)
         return sorted(p.as_posix() for p in relative if not any(part.startswith(".") for part in p.parts))
+
+    def _found(self, path: str) -> _Found:
+        """The file, hashed; what only has the name of one is listed too, so that reading it can say so."""
+        place = self._path(path)
+        return _hashed(place) if place.is_file() else _Found(0, f"no file {path}", None)
 
     def _cached_sha256(self, path: str) -> str | None:
         """The cache stores a file under its sha256 and links to it."""
         link = self._path(path)
-        target = link.resolve().name if link.is_symlink() else ""
+        target = os.path.basename(os.path.realpath(link)) if link.is_symlink() else ""
         return target if re.fullmatch(r"[0-9a-f]{64}", target) else None
 
     def _facts(self) -> RepoFacts:
@@ -100,6 +107,15 @@ class LocalSource:
             return RepoFacts()
         with readme.open("rb") as handle:
             return facts_from_readme(handle.read(_MAX_CARD))
+
+
+def _opened(path: Path) -> FileIO:
+    """A regular file, opened to be read; a pipe is not waited for. Raises OSError for anything else."""
+    handle = FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+        return handle
+    handle.close()
+    raise OSError(errno.EINVAL, "a pipe or a device, no file", str(path))
 
 
 def _fill(handle: FileIO, buffer: memoryview, file: FileRef, start: int) -> None:
@@ -139,14 +155,14 @@ def _content(path: Path, stamp: Stamp) -> str:
 
 def _hashed(path: Path) -> _Found:
     """The stamp is that of before, so that what is written meanwhile changes it."""
-    with path.open("rb", buffering=0) as handle:
+    with _opened(path) as handle:
         stamp = _stamp(os.fstat(handle.fileno()))
         digest = hashlib.file_digest(handle, partial(hashlib.blake2b, digest_size=20))
         return _Found(handle.tell(), digest.hexdigest(), stamp)
 
 
 def _unread(path: Path, name: str) -> _Found:
-    return _Found(path.stat().st_size, f"unread {name}", None)
+    return _Found(path.stat().st_size if path.is_file() else 0, f"unread {name}", None)
 
 
 def _stamp(found: os.stat_result) -> Stamp:
@@ -156,7 +172,7 @@ def _stamp(found: os.stat_result) -> Stamp:
 def _combined(contents: dict[str, _Found]) -> str:
     digest = hashlib.blake2b(digest_size=20)
     for path, found in sorted(contents.items()):
-        digest.update(f"{path}\0{found.size}\0{found.content}\n".encode())
+        digest.update(f"{path}\0{found.size}\0{found.content}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
