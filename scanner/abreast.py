@@ -59,7 +59,7 @@ def solvable(job: Job, config: ScanConfig) -> eigen.Weights | None:
     """What can be solved ahead of its row: no LoRA pair, transform, SVD, code in error, nothing too large."""
     try:
         weights = open_weights(job.ref, job.buffers)
-    except NumericsError:
+    except (NumericsError, MemoryError):
         return None
     too_large = min(weights.shape[:2]) > config.matrices.max_evals_exact
     alone = too_large or config.matrices.transforms(weights.shape) or wants_svd(job.ref, config)

@@ -15,6 +15,7 @@ from scanner.ondevice import Elsewhere, ahead
 from scanner.pairs import compared
 from scanner.reading import Job, streamed
 from scanner.sources.base import Source
+from scanner.sources.room import NoRoom
 from scanner.spectra.device import Solved
 from scanner.weights.lora import LoraWeights
 from scanner.weights.matrices import StoredWeights, limited
@@ -91,20 +92,31 @@ def fail_unit(unit: WorkUnit, failure: Failure, config: ScanConfig) -> UnitResul
 def _scan_file(
     source: Source, refs: Sequence[MatrixRef], config: ScanConfig, device: str, bases: Source
 ) -> Iterator[LayerMetrics | Failure | Note]:
-    done: set[int] = set()
-    try:
-        for job, ready in ahead(streamed(source, refs, bases), config, device):
-            if isinstance(ready, Elsewhere) and ready.why:
-                yield Note(ready.why)
-            yield from _outcome(job, config, ready if isinstance(ready, Solved) else None)
-            done.add(job.ref.index)
-    except SourceError as error:
-        if error.retryable:
-            raise
-        repo = refs[0].tensor.file.repo
-        failure = failure_of(error, Stage.READ, repo.repo_id, repo.revision)
-        yield failure
-        yield from (_failed(ref, failure, config) for ref in refs if ref.index not in done)
+    """The rows of a file: what there is no memory to read costs its rows, any other error the rest."""
+    left = {ref.index: ref for ref in refs}
+    while left:
+        try:
+            for job, ready in ahead(streamed(source, list(left.values()), bases), config, device):
+                if isinstance(ready, Elsewhere) and ready.why:
+                    yield Note(ready.why)
+                yield from _outcome(job, config, ready if isinstance(ready, Solved) else None)
+                del left[job.ref.index]
+        except SourceError as error:
+            if error.retryable:
+                raise
+            lost = _lost(error, list(left.values()))
+            repo = refs[0].tensor.file.repo
+            failure = failure_of(error, Stage.READ, repo.repo_id, repo.revision)
+            yield failure
+            yield from (_failed(left.pop(ref.index), failure, config) for ref in lost)
+
+
+def _lost(error: SourceError, left: Sequence[MatrixRef]) -> Sequence[MatrixRef]:
+    """The rows that a read cost; where it wanted memory, their tensor is named."""
+    lost = [ref for ref in left if isinstance(error, NoRoom) and error.span in ref.spans]
+    if lost:
+        error.tensor = lost[0].tensor.name
+    return lost or left
 
 
 def _outcome(job: Job, config: ScanConfig, solved: Solved | None) -> Iterator[LayerMetrics | Failure]:

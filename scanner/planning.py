@@ -49,7 +49,7 @@ def plan_repository(
     components: list[RepositoryRow] = []
     failures: list[Failure] = []
     selection = choose_files(repository.files)
-    left_out = [f"{file.path}: {why}" for file, why in selection.left_out]
+    left_out = [printable(f"{file.path}: {why}") for file, why in selection.left_out]
     read: set[FileRef] = set()
     for group in selection.groups:
         shards, bad = _shards(source, group, repository)
@@ -57,7 +57,7 @@ def plan_repository(
         held = {tensor.name for tensor in tensors}
         if shards.weight_map and not bad and shards.weight_map.keys() != held:
             bad.append(_index_mismatch(shards.weight_map, held, group, repository.ref))
-        settings, adapter = read_settings(source, group.config), read_settings(source, group.adapter_config)
+        settings, adapter = read_settings(source, group.config), _config(source, group.adapter_config)
         matrices = plan_matrices(
             tensors, config.matrices, group.component, len(rows), settings=settings, adapter=adapter
         )
@@ -108,13 +108,21 @@ def read_shards(source: Source, group: WeightGroup, repository: Repository) -> I
 
 def read_settings(source: Source, file: FileRef | None) -> Mapping[str, Any]:
     """A config file as data; a missing, huge or broken one is no config."""
-    if file is None or file.size > _MAX_CONFIG:
+    found = _config(source, file)
+    return {} if isinstance(found, str) else found
+
+
+def _config(source: Source, file: FileRef | None) -> Mapping[str, Any] | str:
+    """A config file as data, empty where there is none, or a sentence on why it cannot be read."""
+    if file is None:
         return {}
+    if file.size > _MAX_CONFIG:
+        return f"{file.path} has {file.size} bytes, more than the {_MAX_CONFIG} that are read"
     try:
         settings = json.loads(source.read(file, 0, file.size))
     except (ValueError, RecursionError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
+        return f"{file.path} is not JSON"
+    return settings if isinstance(settings, dict) else f"{file.path} is JSON, but no object"
 
 
 def _unread(

@@ -55,7 +55,8 @@ class FileRef:
     """One file of a pinned repository.
 
     `path` is relative with forward slashes; `size` is bytes; `content_id` names the content (the hub's
-    sha256 or git blob id, or a local hash), `sha256` is None where the hub does not state it.
+    sha256 or git blob id, or a local hash), `sha256` is None where the hub does not state it. `stamp` is that
+    of the file on disk when it was hashed (inode, change and modification time), no part of what it is.
     """
 
     repo: RepoRef
@@ -63,6 +64,7 @@ class FileRef:
     size: int
     content_id: str
     sha256: str | None = None
+    stamp: tuple[int, int, int] | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.repo} {self.path}"

@@ -118,7 +118,7 @@ class FailureKind(_Explained):
     QUANT_LAYOUT_UNKNOWN = "quant_layout_unknown", "the contents of codes and scales do not fit each other"
     LORA_SCALE = (
         "lora_scale",
-        "the scale of a LoRA update is stated but means nothing: correct its lora_alpha",
+        "the scale of a LoRA update is stated but means nothing: correct adapter_config.json",
     )
     NONFINITE = "nonfinite", "the weights contain NaN or Inf"
     READ_ERROR = "read_error", "the file could not be read"

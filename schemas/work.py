@@ -22,8 +22,8 @@ class Target:
     @property
     def part_key(self) -> str:
         """Name of the failures of a target that could not be pinned."""
-        text = f"{self.repo_id}\0{self.revision}\0{self.root}"
-        return f"target-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+        text = f"{self.repo_id}\0{self.revision}\0{self.root}".encode("utf-8", "surrogateescape")
+        return f"target-{hashlib.blake2b(text, digest_size=8).hexdigest()}"
 
     def __str__(self) -> str:
         return self.root or (f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id)

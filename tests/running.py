@@ -19,7 +19,12 @@ from jobs.cli import invoke
 from jobs.engine.progress import Counts
 from jobs.lake.leaderboard import ask, connect
 
-HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_TOKEN_PATH")
+PROXY_VARIABLES = tuple(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO"))
+HUB_VARIABLES = (
+    *("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_TOKEN_PATH"),
+    *PROXY_VARIABLES,
+    *map(str.lower, PROXY_VARIABLES),
+)
 PATIENCE = 120.0
 """Seconds after which a test that waits for another process gives up."""
 

@@ -46,6 +46,9 @@ class Worker:
             return self._do(job)
         except ScanError as error:
             return Failed(job, job_failure(job, error))
+        except MemoryError:
+            full = ScanError(FailureKind.OUT_OF_MEMORY, "memory ran out outside the work on one matrix")
+            return Failed(job, job_failure(job, full))
         except Exception as error:  # noqa: BLE001 - the one broad except: a surprise becomes a Failure row
             surprise = ScanError(FailureKind.INTERNAL, f"{type(error).__name__}: {error}")
             return Failed(job, job_failure(job, surprise))

@@ -108,7 +108,8 @@ def _tail_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:
 
 def _judgeable(row: LayerMetrics) -> bool:
     """Whether there is an alpha that the thresholds are made for, which a tail cut at xmax is not."""
-    return row.fit_ok and row.alpha is not None and row.estimator != TRUNCATED_ESTIMATOR
+    fitted = row.fit_ok and None not in (row.alpha, row.alpha_stderr, row.tail_decades)
+    return fitted and row.estimator != TRUNCATED_ESTIMATOR
 
 
 def _verdicts(row: LayerMetrics, limits: Thresholds, shown: str) -> Iterator[Flag]:
@@ -182,7 +183,7 @@ def _softrank_at_edge(row: LayerMetrics) -> float | None:
 
 
 def _null_findings(row: LayerMetrics) -> Iterator[Flag]:
-    if row.null_status == BlockStatus.OK and row.num_traps:
+    if row.null_status == BlockStatus.OK and row.num_traps and row.w_mean is not None:
         why = {
             "mean": f"the entries have the mean {row.w_mean:.2g}",
             "elements": f"the entries are not alike (excess kurtosis {row.w_kurtosis or 0:.3g})",

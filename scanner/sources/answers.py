@@ -22,6 +22,11 @@ _REFUSALS = {
 _DISABLED = "Access to this resource is disabled."
 _BAD_TOKEN = "Invalid credentials in Authorization header"
 
+PROXY_LOGIN = (
+    "the proxy wants a login: give it as http://user:password@host:port in HTTPS_PROXY or HTTP_PROXY"
+)
+"""What HTTP 407 means."""
+
 
 def file_error(
     file: FileRef, kind: FailureKind, reason: str, status: int | None = None, *, retryable: bool = False
@@ -39,7 +44,7 @@ def refusal(
     missing repository are both 401). Only 408, 429 and 5xx are retryable. `wait` belongs to a 429.
     """
     kind = _refusal_kind(status, headers)
-    message = f"{where}: HTTP {status}: {kind.sentence}"
+    message = f"{where}: HTTP {status}: {PROXY_LOGIN if status == 407 else kind.sentence}"
     if status == 429:
         limited = RateLimited(kind, message, file=file, http_status=status, retryable=True)
         limited.wait = wait

@@ -16,16 +16,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote
 
-from scanner.sources.answers import check_link, file_error, partial_stop, refusal, whole_stop
+from scanner.sources.answers import PROXY_LOGIN, check_link, file_error, partial_stop, refusal, whole_stop
 from scanner.sources.base import Span
+from scanner.sources.proxies import Proxies, Proxy
 from scanner.sources.transfer import TransferPolicy
 from scanner.sources.wire import (
     Connection,
     Origin,
     RefusedHostError,
+    RefusedTunnelError,
     Response,
     redirect_target,
-    request_target,
     resolves_privately,
 )
 from schemas.errors import ConfigError, SourceError
@@ -80,7 +81,8 @@ class Fetcher:
     """Opens ranges of files of one hub and remembers connections and signed URLs between them.
 
     `authorization` is the whole header value or None. `limit_reset` tells from the lower-case headers of
-    a 429 how many seconds its window still lasts. Not thread-safe; several bodies may be open at once.
+    a 429 how many seconds its window still lasts. `proxies` are asked where they stand before a host, and
+    `trust` makes the context that judges certificates. Not thread-safe; several bodies may be open at once.
     """
 
     def __init__(
@@ -91,8 +93,10 @@ class Fetcher:
         user_agent: str,
         limit_reset: Callable[[Mapping[str, str]], float],
         policy: TransferPolicy,
+        proxies: Proxies,
+        trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> None:
-        """Raises ConfigError if the endpoint is no URL or the token no header text."""
+        """Raises ConfigError for an endpoint that is no URL, a token no header text, a proxy not of HTTP."""
         self._endpoint = endpoint.rstrip("/")
         try:
             self._origin = Origin.of(self._endpoint)
@@ -106,6 +110,9 @@ class Fetcher:
         self._user_agent = user_agent
         self._limit_reset = limit_reset
         self._policy = policy
+        self._proxies = proxies
+        self._trust = trust
+        self.proxy = self._proxy_of(self._origin)
         self._places: dict[FileRef, _Place] = {}
         self._idle: dict[Origin, Connection] = {}
         self._tls: ssl.SSLContext | None = None
@@ -168,7 +175,7 @@ class Fetcher:
         }
         if place.authorised and self._authorization is not None:
             headers["Authorization"] = self._authorization
-        with _network(file, origin):
+        with _network(file, origin, self._proxy_of(origin)):
             kept = self._idle.pop(origin, None)
             if kept is not None:
                 try:
@@ -180,14 +187,23 @@ class Fetcher:
 
     def _connection(self, origin: Origin) -> Connection:
         if origin.scheme == "https" and self._tls is None:
-            self._tls = ssl.create_default_context()
-        tls = self._tls if origin.scheme == "https" else None
+            self._tls = self._trust()
+        tls, proxy = self._tls if origin.scheme == "https" else None, self._proxy_of(origin)
         public_only = origin.host != self._origin.host and not self._endpoint_is_private()
-        return Connection(origin, self._policy, tls, public_only=public_only)
+        return Connection(origin, self._policy, tls, public_only=public_only, proxy=proxy)
+
+    def _proxy_of(self, origin: Origin) -> Proxy | None:
+        return self._proxies.before(origin.scheme, origin.host, origin.port)
 
     def _endpoint_is_private(self) -> bool:
+        """Behind a proxy, names of the open internet may have no address here."""
         if self._private is None:
-            self._private = resolves_privately(self._origin)
+            try:
+                self._private = resolves_privately(self._origin)
+            except OSError:
+                if self.proxy is None:
+                    raise
+                self._private = False
         return self._private
 
     def _drain(self, connection: Connection, response: Response) -> None:
@@ -208,7 +224,7 @@ class Fetcher:
 
     def _move(self, file: FileRef, place: _Place, response: Response) -> None:
         """Follow a redirect: the hub's own keep the authorization, all others lose it for good."""
-        with _network(file, self._origin):
+        with _network(file, self._origin, None):
             url = redirect_target(
                 response.getheader("Location", ""),
                 place.url,
@@ -272,7 +288,7 @@ def _headers(response: Response) -> dict[str, str]:
 def _exchange(connection: Connection, url: str, headers: dict[str, str]) -> Response:
     with ExitStack() as unless_answered:
         unless_answered.callback(connection.close)
-        connection.request("GET", request_target(url), headers=headers)
+        connection.get(url, headers)
         response = connection.getresponse()
         unless_answered.pop_all()
     assert isinstance(response, Response)
@@ -280,19 +296,27 @@ def _exchange(connection: Connection, url: str, headers: dict[str, str]) -> Resp
 
 
 @contextmanager
-def _network(file: FileRef, origin: Origin) -> Iterator[None]:
-    """Turn what goes wrong before an answer into a SourceError that names the host only."""
+def _network(file: FileRef, origin: Origin, proxy: Proxy | None) -> Iterator[None]:
+    """Turn what goes wrong before an answer into a SourceError that names host and proxy only."""
+    where = origin.host if proxy is None else f"{origin.host} through {proxy}"
     try:
         yield
     except RefusedHostError as error:
         raise file_error(file, FailureKind.REDIRECT_REFUSED, str(error)) from None
+    except RefusedTunnelError as error:
+        raise _no_tunnel(file, where, error.status) from None
     except ssl.SSLCertVerificationError as error:
-        reason = f"the certificate of {origin.host} is not valid: {error.verify_message}"
+        reason = f"the certificate of {where} is not valid: {error.verify_message}"
         raise file_error(file, FailureKind.HTTP_ERROR, reason) from None
     except TimeoutError as error:
-        raise stalled(file, f"{origin.host} did not answer in time") from error
+        raise stalled(file, f"{where} did not answer in time") from error
     except OSError as error:
-        raise file_error(file, FailureKind.HTTP_ERROR, f"{origin.host}: {error}", retryable=True) from error
+        raise file_error(file, FailureKind.HTTP_ERROR, f"{where}: {error}", retryable=True) from error
     except http.client.HTTPException as error:
-        reason = f"{origin.host} gave no HTTP answer ({type(error).__name__})"
+        reason = f"{where} gave no HTTP answer ({type(error).__name__})"
         raise file_error(file, FailureKind.HTTP_ERROR, reason, retryable=True) from None
+
+
+def _no_tunnel(file: FileRef, where: str, status: int) -> SourceError:
+    reason = PROXY_LOGIN if status == 407 else f"the proxy refuses to connect (HTTP {status})"
+    return file_error(file, FailureKind.HTTP_ERROR, f"{where}: {reason}", status, retryable=status >= 500)

@@ -12,10 +12,11 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
     validate_repo_id,
 )
 
-from scanner.sources.answers import refusal
+from scanner.sources.answers import PROXY_LOGIN, refusal
 from scanner.sources.base import COMMIT, READ, Span
 from scanner.sources.card import facts_from_card
 from scanner.sources.fetch import Fetcher
+from scanner.sources.proxies import Proxies
 from scanner.sources.rangereader import RangeReader
 from scanner.sources.transfer import DEFAULT_POLICY, Patience, TransferPolicy
 from schemas.errors import SourceError
@@ -34,7 +35,9 @@ class HubSource:
     """Reads models of one hub, pinned to commits. Not thread-safe: one per worker thread.
 
     `endpoint` None is HF_ENDPOINT or the public hub. `token` None is the one stored on this machine, False
-    is none at all; it is sent to the endpoint's origin only. Nothing is requested before the first call.
+    is none at all; it is sent to the endpoint's origin only. Proxies and certificates are those that the
+    environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY; SSL_CERT_FILE, SSL_CERT_DIR), for the
+    client and for the bytes alike. Nothing is requested before the first call.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class HubSource:
         *,
         policy: TransferPolicy = DEFAULT_POLICY,
     ) -> None:
-        """Raises ConfigError if the endpoint is no URL or the token no header text."""
+        """Raises ConfigError if the endpoint is no URL, the token no header text, the proxy no HTTP proxy."""
         self._policy = policy
         self._api = HfApi(endpoint=endpoint, token=token, library_name="hubspectra")
         headers = build_hf_headers(token=token, library_name="hubspectra")
@@ -54,6 +57,8 @@ class HubSource:
             user_agent=headers["user-agent"],
             limit_reset=_limit_reset,
             policy=policy,
+            proxies=Proxies.of_environment(),
+            trust=httpx.create_ssl_context,
         )
         self._reader = RangeReader(self._fetcher, policy)
 
@@ -108,14 +113,22 @@ class HubSource:
             wait = _limit_reset(headers)
             raise refusal(error.response.status_code, headers, where, wait=wait) from error
         except httpx.TimeoutException as error:
-            reason = f"{where}: {self._api.endpoint} did not answer in time"
+            reason = f"{where}: {self._hub_seen()} did not answer in time"
             raise SourceError(FailureKind.STALLED, reason, retryable=True) from error
+        except httpx.ProxyError as error:
+            final = str(error).startswith("407")
+            reason = f"{where}: {self._hub_seen()}: {PROXY_LOGIN if final else error}"
+            raise SourceError(FailureKind.HTTP_ERROR, reason, retryable=not final) from error
         except (httpx.HTTPError, OSError) as error:
-            reason = f"{where}: {self._api.endpoint} cannot be reached ({error})"
+            reason = f"{where}: {self._hub_seen()} cannot be reached ({error})"
             raise SourceError(FailureKind.HTTP_ERROR, reason, retryable=True) from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = f"{where}: the hub's description of the repository cannot be read: {error!r:.200}"
             raise SourceError(FailureKind.HTTP_ERROR, reason) from error
+
+    def _hub_seen(self) -> str:
+        proxy = self._fetcher.proxy
+        return f"{self._api.endpoint} through {proxy}" if proxy else self._api.endpoint
 
 
 def _repository(info: ModelInfo, revision: str | None) -> Repository:

@@ -56,7 +56,7 @@ class RangeReader:
         transfer = _Transfer(self._fetcher, file, self._policy)
         try:
             for start, stop in spans:
-                buffer = room_for(stop - start)
+                buffer = room_for(file, start, stop)
                 if len(buffer):
                     transfer.fill(buffer, start, until[start, stop])
                 yield buffer

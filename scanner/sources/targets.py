@@ -1,5 +1,6 @@
 """What the user typed -> the repositories meant, and the source that reads each."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,9 +52,12 @@ def sibling(target: Target, repo_id: str) -> Target | None:
 
 
 def _parse(text: str) -> Iterator[Target]:
-    path = Path(text).expanduser()
-    if path.exists():
-        return _local(path.resolve(), text)
+    try:
+        path = Path(text).expanduser()
+        if path.exists():
+            return iter([*_local(path.resolve(), text)])
+    except (OSError, RuntimeError) as error:
+        raise TargetError(f"cannot look at {text!r}: {error}") from error
     if _looks_like_path(text):
         raise TargetError(f"no such file or folder: {text}")
     repo_id, _, revision = text.partition("@")
@@ -76,6 +80,8 @@ def _local(path: Path, text: str) -> Iterator[Target]:
                 f"{text} is no .safetensors file; give the model's folder or a safetensors file"
             )
         return iter([_model(path)])
+    if not path.is_dir():
+        raise TargetError(f"{text} is neither a file nor a folder, but a pipe, a socket or a device")
     if _is_model(path):
         return iter([_model(path)])
     found = list(_cached(path)) or list(_folders(path))
@@ -97,7 +103,12 @@ def _model(path: Path) -> Target:
     for parent in path.parents:
         if path.parent.name == "snapshots" and (match := _CACHED.fullmatch(parent.name)):
             return Target(repo_id=match.group(1).replace("--", "/"), root=str(path))
-    return Target(repo_id="/".join(path.parts[-2:]).lstrip("/"), root=str(path))
+    return Target(repo_id=_as_text("/".join(path.parts[-2:]).lstrip("/")), root=str(path))
+
+
+def _as_text(name: str) -> str:
+    """A name on disk as text that can be stored: bytes that are not UTF-8 are escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _cached(path: Path) -> Iterator[Target]:

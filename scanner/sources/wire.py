@@ -4,10 +4,13 @@ import http.client
 import ipaddress
 import socket
 import ssl
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urljoin, urlsplit
 
+from scanner.sources.proxies import Proxy
 from scanner.sources.transfer import TransferPolicy
 
 STORAGE_SUFFIXES = (".hf.co", ".huggingface.co", ".xethub.hf.co")
@@ -18,6 +21,14 @@ _PORTS = {"http": 80, "https": 443}
 
 class RefusedHostError(ValueError):
     """A place that must not be contacted; the text names the host, never the whole URL."""
+
+
+class RefusedTunnelError(OSError):
+    """A proxy that does not connect to a host; `status` is its HTTP status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +95,12 @@ def is_public(address: str) -> bool:
 
 def resolves_privately(origin: Origin) -> bool:
     """Whether any address of the origin's host is not public. Raises OSError if it has none."""
-    return not all(is_public(address) for address in _addresses(origin))
+    return not all(is_public(address) for address in _addresses(origin.host, origin.port))
 
 
-def _addresses(origin: Origin) -> list[str]:
+def _addresses(host: str, port: int) -> list[str]:
     try:
-        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
         raise RefusedHostError("the address holds no host name") from None
     return [str(entry[4][0]) for entry in found]
@@ -121,15 +132,25 @@ class Response(http.client.HTTPResponse):
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection to one origin; with `public_only`, never to a private address of it."""
+    """A connection to one origin; with `public_only`, never to a private address of it.
+
+    Through a `proxy` the proxy alone looks the origin up: https by a tunnel, http by asking for whole URLs.
+    """
 
     response_class = Response
 
     def __init__(
-        self, origin: Origin, policy: TransferPolicy, tls: ssl.SSLContext | None, *, public_only: bool
+        self,
+        origin: Origin,
+        policy: TransferPolicy,
+        tls: ssl.SSLContext | None,
+        *,
+        public_only: bool,
+        proxy: Proxy | None = None,
     ) -> None:
         super().__init__(origin.host, origin.port, timeout=policy.connect_timeout)
         self.origin = origin
+        self.proxy = proxy
         self._policy = policy
         self._tls = tls
         self._public_only = public_only
@@ -137,21 +158,48 @@ class Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Connect to a checked address, so that a second look-up cannot change it.
 
-        Raises RefusedHostError for a private address, OSError when nothing answers.
+        Raises RefusedHostError for a private address, OSError when nothing answers, RefusedTunnelError.
         """
-        addresses = _addresses(self.origin)
-        if self._public_only and not all(is_public(address) for address in addresses):
-            raise RefusedHostError(f"{self.origin.host} has an address inside a private network")
-        self.sock = self._first_answer(addresses)
+        self.sock = self._proxy_socket(self.proxy) if self.proxy else self._direct_socket()
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls is not None:
+            if self.proxy is not None:
+                self._open_tunnel(self.proxy)
             self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.origin.host)
         self.sock.settimeout(self._policy.read_timeout)
 
-    def _first_answer(self, addresses: list[str]) -> socket.socket:
+    def get(self, url: str, headers: Mapping[str, str]) -> None:
+        """Ask for `url`, which is one of the origin's."""
+        if self.proxy is None or self._tls is not None:
+            self.request("GET", request_target(url), headers=headers)
+        else:
+            whole = f"{self.origin.scheme}://{self.origin.authority}{request_target(url)}"
+            self.request("GET", whole, headers={**headers, **self.proxy.headers})
+
+    def _direct_socket(self) -> socket.socket:
+        addresses = _addresses(self.origin.host, self.origin.port)
+        if self._public_only and not all(is_public(address) for address in addresses):
+            raise RefusedHostError(f"{self.origin.host} has an address inside a private network")
+        return self._first_answer(addresses, self.origin.port)
+
+    def _proxy_socket(self, proxy: Proxy) -> socket.socket:
+        return self._first_answer(_addresses(proxy.host, proxy.port), proxy.port)
+
+    def _first_answer(self, addresses: list[str], port: int) -> socket.socket:
         for address in addresses[:-1]:
             try:
-                return socket.create_connection((address, self.origin.port), self._policy.connect_timeout)
+                return socket.create_connection((address, port), self._policy.connect_timeout)
             except OSError:
                 continue
-        return socket.create_connection((addresses[-1], self.origin.port), self._policy.connect_timeout)
+        return socket.create_connection((addresses[-1], port), self._policy.connect_timeout)
+
+    def _open_tunnel(self, proxy: Proxy) -> None:
+        host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
+        place = f"{host}:{self.origin.port}"
+        headers = {"Host": place, **proxy.headers}
+        lines = [f"CONNECT {place} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        self.sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+        with closing(http.client.HTTPResponse(self.sock, method="CONNECT")) as answer:
+            answer.begin()
+            if not 200 <= answer.status < 300:
+                raise RefusedTunnelError(answer.status)

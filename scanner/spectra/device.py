@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner.spectra.eigen import Weights, spectrum_of
+from scanner.spectra.guards import lost_memory
 from scanner.spectra.moments import Moments, MomentsAccumulator
 from scanner.spectra.precision import adds_up, has_strong_float64
 from scanner.spectra.staging import Staging
@@ -39,8 +40,6 @@ _USABLE = 0.9
 _HOST_BUDGET = 1 << 30
 _TRACE_ERROR = 1e-10
 _CORNER = 64
-_LOST_MEMORY = ("ALLOC_FAILED", "out of memory", "can't allocate memory")
-"""How allocations fail that torch does not raise as OutOfMemoryError: library handles, and CPU tensors."""
 
 
 @runtime_checkable
@@ -152,8 +151,10 @@ class Card:
                 return self._solve(group, dtype)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             return NumericsError(FailureKind.EIGENSOLVER_ERROR, f"eigenvalues on {self.kind}: {error}")
+        except MemoryError:
+            pass  # the host's, for a block of W: to be tried with less at once, like the device's
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not (isinstance(error, torch.cuda.OutOfMemoryError) or lost_memory(error)):
                 reason = str(error).partition("\n")[0]
                 return NumericsError(FailureKind.EIGENSOLVER_ERROR, f"{self.kind}: {reason}")
         if self._cuda:
@@ -275,9 +276,3 @@ class _Tally:
 
         pivot, *sums, nonfinite = torch.cat([self._pivot.reshape(1), self._sums]).tolist()
         return MomentsAccumulator.summed(self._count, int(nonfinite), pivot, np.array(sums)).result()
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    import torch
-
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(mark in str(error) for mark in _LOST_MEMORY)

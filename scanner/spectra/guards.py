@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from schemas.errors import NumericsError
 from schemas.results import FailureKind
 
+_LOST_MEMORY = ("ALLOC_FAILED", "out of memory", "can't allocate memory", "not enough memory")
+"""Handles of CUDA's libraries, their own messages, and CPU tensors of two versions of torch."""
+
 
 def require_finite(values: NDArray[np.inexact[Any]]) -> None:
     """LAPACK on NaN may never return, so NaN stops here, as a NumericsError (nonfinite)."""
@@ -19,8 +22,20 @@ def require_finite(values: NDArray[np.inexact[Any]]) -> None:
 
 @contextmanager
 def solving(what: str, unsolved: type[Exception] = np.linalg.LinAlgError) -> Iterator[None]:
-    """Make a NumericsError (eigensolver_error) of what LAPACK could not solve; torch raises its own kind."""
+    """Make a NumericsError (eigensolver_error) of what LAPACK could not solve; torch raises its own kind.
+
+    Raises MemoryError also where torch finds no memory, which it calls a RuntimeError.
+    """
     try:
         yield
     except unsolved as error:
         raise NumericsError(FailureKind.EIGENSOLVER_ERROR, f"{what}: {error}") from error
+    except RuntimeError as error:
+        if not lost_memory(error):
+            raise
+        raise MemoryError(f"{what}: no memory") from error
+
+
+def lost_memory(error: RuntimeError) -> bool:
+    """Whether it is how torch says that an allocation failed, if not as torch.cuda.OutOfMemoryError."""
+    return any(mark in str(error) for mark in _LOST_MEMORY)

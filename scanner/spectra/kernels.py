@@ -337,7 +337,7 @@ def count_close(
     last: int,
     two_sided: bool,
 ) -> int:
-    """Candidates up to `last` whose distance is within their limit; see `search.count_within`."""
+    """Candidates up to `last` with D_i <= limits_i; `floors` are `find_closest`'s, or zeros (slower)."""
     sample, room = _prepared(logs, exponents, two_sided)
     count = 0
     for i in range(last + 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from scanner.spectra.kernels import count_close, find_closest, fit_closest, sum_tails
+from scanner.spectra.kernels import find_closest, fit_closest, sum_tails
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ def best_fit(
     least_excess: float = 0.0,
     distinct: bool = False,
 ) -> BestFit:
-    """`tail_models`, `closest_tail` and `count_within` in one call, which small samples are the better for.
+    """`tail_models`, `closest_tail` and the near ties in one call, which small samples are the better for.
 
     Args:
         x: as in `tail_models`.
@@ -49,7 +49,8 @@ def best_fit(
         least_excess: as in `tail_models`.
         distinct: as in `tail_models`.
 
-    A distance D_i errs by at most 2.74 b_i delta for relative errors delta of the eigenvalues.
+    A distance D_i errs by at most 2.74 b_i delta for relative errors delta of the eigenvalues. Counting near
+    ties costs a comparison for each candidate whose floor exceeds its limit, a scan of its tail for others.
     """
     rule = correction, least_excess, distinct
     return BestFit(*fit_closest(x, logs, error, min_tail, two_sided, rule))
@@ -60,7 +61,8 @@ class Closest(NamedTuple):
 
     start, distance: the smallest index among those with the least D, and D; -1 and 2.0 without a
     candidate. evaluations: model survivals computed, approximate ones included. floors: (n,) a deviation
-    of each candidate times n_i, or inf where D was computed or there is no candidate; for `count_within`.
+    of each candidate times n_i, or inf where D was computed or there is no candidate; near ties are counted
+    by them.
     """
 
     start: int
@@ -87,32 +89,6 @@ def closest_tail(
     memory. Source of the objective: Clauset, Shalizi and Newman 2009, equation 3.9.
     """
     return Closest(*find_closest(logs, exponents, len(logs) - min_tail, two_sided))
-
-
-def count_within(
-    logs: NDArray[np.float64],
-    exponents: NDArray[np.float64],
-    limits: NDArray[np.float64],
-    floors: NDArray[np.float64],
-    *,
-    min_tail: int,
-    two_sided: bool,
-) -> int:
-    """Count the candidates i with D_i <= limits_i.
-
-    Args:
-        logs: as in `closest_tail`.
-        exponents: as in `closest_tail`.
-        limits: (n,) float64.
-        floors: what `closest_tail` returned for the same sample; zeros give the same count slowly.
-        min_tail: as in `closest_tail`.
-        two_sided: as in `closest_tail`.
-
-    With limits_i = best + slack_best + slack_i, slack being a bound on the error of each D_i, the count
-    is that of the candidates which an error of the sample could make the winner, the winner included.
-    Cost: one comparison for every candidate whose floor exceeds its limit, a scan of its tail for others.
-    """
-    return count_close(logs, exponents, limits, floors, len(logs) - min_tail, two_sided)
 
 
 def tail_models(

@@ -3,15 +3,15 @@
 Delta = c B A with A (r, in) and B (out, r). c is lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora; r
 is the inner side of the stored factors, so `rank_pattern` needs no reading. A stored `.alpha` scalar (kohya)
 comes before the config; without both c is 1, as diffusers loads such files. An alpha that is stated, but
-is no number from 0 on, fails its pairs: any scale would be a guess. What a DoRA adds needs its base: c B A
-is reported.
+is no number from 0 on, fails its pairs, and a config that is there, but cannot be read, fails all: any scale
+would be a guess. What a DoRA adds needs its base: c B A is reported.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod, sqrt
 from reprlib import repr as shortened
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,9 @@ _FACTOR = re.compile(
 )
 _FIRST = ("A", "down")
 _LARGEST = 1e300
+
+AdapterConfig: TypeAlias = Mapping[str, Any] | str
+"""adapter_config.json as data, empty where there is none, or a sentence on why it cannot be read."""
 
 Place = tuple[str, str]
 """A tensor: the path of its file and its name."""
@@ -48,7 +51,7 @@ def updated_module(name: str) -> str:
     return match["module"] if match else name
 
 
-def lora_pairs(tensors: Sequence[TensorRef], config: Mapping[str, Any]) -> dict[Place, LoraPair]:
+def lora_pairs(tensors: Sequence[TensorRef], config: AdapterConfig) -> dict[Place, LoraPair]:
     """The pairs among `tensors`, under the place of their A factor.
 
     Names: `X.lora_A[.adapter].weight` with lora_B, `X.lora_embedding_A` with _B (peft), `X.lora_down.weight`
@@ -62,7 +65,7 @@ def lora_pairs(tensors: Sequence[TensorRef], config: Mapping[str, Any]) -> dict[
     scaling = _Scaling(config)
     pairs: dict[Place, LoraPair] = {}
     for name, first, second in _couples(tensors):
-        if _fit(first, second) and not (config.get("target_parameters") and "expert" in name.module):
+        if _fit(first, second) and not (scaling.of_experts and "expert" in name.module):
             alpha = scalars.get((first.file.path, f"{name.module}.alpha"))
             pairs[place_of(first)] = _pair(name.module, first, second, alpha, scaling)
     return pairs
@@ -139,9 +142,12 @@ def _fit(first: TensorRef, second: TensorRef) -> bool:
 class _Scaling:
     """What adapter_config.json says of the scale; a stranger's file, so all is checked."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: AdapterConfig) -> None:
+        self.fault = config if isinstance(config, str) else _fault(config)
+        config = {} if isinstance(config, str) else config
         pattern = config.get("alpha_pattern")
         given = pattern.items() if isinstance(pattern, dict) else ()
+        self.of_experts = bool(config.get("target_parameters"))
         self.by_root = config.get("use_rslora") is True
         self._common = _alpha("lora_alpha", config.get("lora_alpha"))
         self._own = {_literal(key): _alpha(f"alpha_pattern {shortened(key)}", value) for key, value in given}
@@ -163,6 +169,8 @@ def _pair(
 ) -> LoraPair:
     rank = first.shape[0]
     share = 1 / sqrt(rank) if scaling.by_root else 1 / rank
+    if scaling.fault is not None:
+        return LoraPair(b=second, rank=rank, gain=1.0, fault=scaling.fault)
     if alpha is not None and decode.is_number(alpha.dtype):
         return LoraPair(b=second, rank=rank, gain=share, alpha=alpha)
     stated = scaling.alpha(module)
@@ -173,6 +181,15 @@ def _pair(
 
 def _literal(pattern: str) -> str:
     return pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+
+
+def _fault(config: Mapping[str, Any]) -> str | None:
+    """What is stated about the scale of every pair, but is of another type than it must be."""
+    for name, kind, wanted in (("use_rslora", bool, "true or false"), ("alpha_pattern", dict, "an object")):
+        value = config.get(name)
+        if value is not None and not isinstance(value, kind):
+            return f"adapter_config.json: {name} is {shortened(value)}, not {wanted}"
+    return None
 
 
 def _alpha(name: str, value: object) -> float | str | None:

@@ -13,7 +13,7 @@ from scanner.weights import decode
 from scanner.weights.config import settings_of
 from scanner.weights.experts import experts
 from scanner.weights.fused import Part, fused_parts, is_ambiguous
-from scanner.weights.lora import Place, lora_pairs, place_of
+from scanner.weights.lora import AdapterConfig, Place, lora_pairs, place_of
 from scanner.weights.quant import name_of_weights, rows_of_codes
 from scanner.weights.roles import is_table, layer_indices, natural, role
 from scanner.weights.schemes import Found, Quantised, quantised
@@ -53,7 +53,7 @@ def plan_matrices(
     first_index: int = 0,
     *,
     settings: Mapping[str, Any] = NOTHING,
-    adapter: Mapping[str, Any] = NOTHING,
+    adapter: AdapterConfig = NOTHING,
 ) -> tuple[MatrixRef, ...]:
     """Every tensor of one model as planned rows, each either to be analysed or skipped with a reason.
 
@@ -100,7 +100,7 @@ def _model(
     tensors: Sequence[TensorRef],
     rules: MatrixRules,
     settings: Mapping[str, Any],
-    adapter: Mapping[str, Any],
+    adapter: AdapterConfig,
 ) -> _Model:
     named, shapes = {t.name: t for t in tensors}, {t.name: t.shape for t in tensors}
     quants = {place_of(t): quantised(t, named, settings) for t in tensors}

@@ -1,6 +1,8 @@
 """Models to scan, ways to run the command line, and an environment without traces of the user's own Hub."""
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +29,7 @@ def scrubbed_hub_environment(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
     disable_progress_bars()
 
 
@@ -100,6 +103,20 @@ def weights(random: np.random.Generator) -> dict[str, np.ndarray]:
         "layer.weight": random.normal(size=(16, 16)).astype("f2"),
         "layer.bias": np.zeros(16, "f4"),
     }
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory) -> tuple[Path, Path]:
+    """The key and the certificate of an https server at 127.0.0.1."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, pem = folder / "key.pem", folder / "cert.pem"
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command to make a certificate")
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", *curve, *name, "-days", "2", "-keyout", key, "-out", pem]
+    subprocess.run(command, check=True, capture_output=True)
+    return key, pem
 
 
 @pytest.fixture(scope="session")

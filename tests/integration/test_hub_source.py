@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import random
-import shutil
 import socket
 import ssl
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripting import http, scripted
 
 from jobs.hub.server import HubServer
 from scanner.sources.hub import HubSource
@@ -570,33 +570,6 @@ def test_a_storage_host_that_always_refuses(source, hub, shard):
 # What only a server of bytes can do
 
 
-@contextlib.contextmanager
-def scripted(*answers, tls=None):
-    """An endpoint that gives each connection the next answer, whatever it asks."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve():
-            for answer in answers:
-                with contextlib.suppress(OSError):
-                    client, _ = listener.accept()
-                    with tls.wrap_socket(client, server_side=True) if tls else client as client:
-                        client.recv(65536)
-                        client.sendall(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-def http(status, headers=(), body=b""):
-    lines = [f"HTTP/1.1 {status}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
 def answered(*answers, tls=None):
     """What ten bytes are read as, given these answers."""
     file = FileRef(RepoRef("acme/model", "0" * 40), "a.json", 10, "x")
@@ -658,19 +631,6 @@ def test_a_bomb_is_not_unpacked():
 def test_a_whole_answer_of_another_length():
     error = refused(answered, http("200 OK", ("Content-Length: 11",), b"0123456789a"))
     assert error.kind is FailureKind.SIZE_MISMATCH
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    key, pem = folder / "key.pem", folder / "cert.pem"
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command to make a certificate")
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", *curve, *name, "-days", "2", "-keyout", key, "-out", pem]
-    subprocess.run(command, check=True, capture_output=True)
-    return key, pem
 
 
 def test_https_is_verified_against_the_trusted_certificates(certificate, monkeypatch):

@@ -116,6 +116,42 @@ def test_a_scale_that_means_nothing_costs_the_pair_and_says_why(tmp_path, alpha)
     assert failure.message.startswith("adapter_config.json: lora_alpha is ")
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "adapter_config.json is not JSON"),
+        ('{"lora_alpha": 16', "adapter_config.json is not JSON"),
+        ("[16]", "adapter_config.json is JSON, but no object"),
+        ("null", "adapter_config.json is JSON, but no object"),
+        ("[" * 100_000, "adapter_config.json is not JSON"),
+        ('{"x": 1' + " " * (1 << 20) + "}", "adapter_config.json has 1048584 bytes"),
+        ('{"lora_alpha": 16, "use_rslora": "true"}', "adapter_config.json: use_rslora is 'true'"),
+        (
+            '{"lora_alpha": 16, "alpha_pattern": [["q", 8]]}',
+            "adapter_config.json: alpha_pattern is [['q', 8]]",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stored", [{}, {f"{TARGET}.alpha": np.asarray(np.float32(4))}])
+def test_a_config_that_cannot_be_read_is_not_taken_for_none(tmp_path, text, why, stored):
+    """Without a config the scale is 1, or a stored alpha over r; one that is there might say otherwise."""
+    folder = save(tmp_path, pair(*factors()) | {"full.weight": factors()[0]} | stored)
+    (folder / "adapter_config.json").write_text(text)
+    found = scan(folder)
+    rows = {row.tensor.removeprefix(TARGET + "."): row for row in found}
+    row = rows["lora_A.weight"]
+    assert (row.status, row.status_reason, row.lora_scale) == ("failed", "lora_scale", None)
+    assert rows["full.weight"].status == "ok"
+    (failure,) = found.failures
+    assert failure.message.startswith(why)
+
+
+@pytest.mark.parametrize("settings", [{"use_rslora": None, "alpha_pattern": None}, {"alpha_pattern": {}}])
+def test_what_a_config_leaves_open_is_no_fault(tmp_path, settings):
+    rows = rows_of(save(tmp_path, pair(*factors()), lora_alpha=16, **settings))
+    assert rows["lora_A.weight"].lora_scale == 2
+
+
 def test_a_stored_alpha_below_zero_is_no_scale(tmp_path):
     tensors = pair(*factors(), "x") | {"x.alpha": np.asarray(np.float32(-4))}
     rows = {row.tensor: row for row in scan(save(tmp_path, tensors))}

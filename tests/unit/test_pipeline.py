@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from faulty import Flaky
+from faulty import Flaky, Narrow
 from safetensors.numpy import save, save_file
 
 from scanner.failures import failure_of
@@ -302,6 +302,18 @@ def test_what_was_read_before_a_final_error_is_kept(model, after):
     rows, failures = split(scan_unit(source, plan.units[0], CONFIG))
     assert [row.status for row in rows] == ["ok"] * after + ["failed"] * (3 - after)
     assert len(failures) == 1
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+@pytest.mark.parametrize("name", list("abc"))
+def test_a_tensor_that_there_is_no_memory_to_read_costs_its_row(model, name, device):
+    save_file({name: noise(32, 32) for name in "abc"}, model / "model.safetensors")
+    _, plan = plan_of(model)
+    (lost,) = [ref for ref in plan.units[0].matrices if ref.tensor.name == name]
+    source = Narrow(model, (lost.start, lost.stop))
+    rows, (failure,) = split(scan_unit(source, plan.units[0], CONFIG, device))
+    assert {row.tensor: row.status for row in rows} == {n: "failed" if n == name else "ok" for n in "abc"}
+    assert (failure.kind, failure.stage, failure.tensor) == ("out_of_memory", "read", name)
 
 
 def test_an_error_worth_retrying_leaves_the_unit_whole(model):

@@ -191,6 +191,20 @@ def test_a_failed_block_raises_no_flag(changes):
     assert kinds(**changes) == set()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"null_status": "ok", "num_traps": 1, "trap_cause": "mean", "w_mean": None},
+        {"null_status": "ok", "num_traps": 1, "trap_cause": "elements", "w_mean": None},
+        STEEP | {"alpha_stderr": None},
+        STEEP | {"D_ks": 0.2, "tail_decades": None},
+    ],
+)
+def test_no_finding_without_the_number_that_its_sentence_needs(changes):
+    """Rows of another version, or a table of one's own, may lack it."""
+    assert kinds(**changes) == set()
+
+
 def test_every_weakness_is_one_flag_with_the_first_reason():
     weak = replace(SOUND, D_ks=0.3, n_tail=5, tail_decades=0.1)
     (flag,) = layer_findings(weak, LIMITS)

@@ -132,6 +132,60 @@ def test_a_file_that_grew_is_another_file(folder):
     assert caught.value.kind is FailureKind.ETAG_CHANGED
 
 
+def others_at_the_same_time(path, content):
+    """`path` written anew, with the size and the time of modification that it had."""
+    before = path.stat()
+    assert len(content) == before.st_size
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_other_bytes_of_the_same_size_and_time_are_another_file(folder):
+    file = file_of(pinned(folder))
+    others_at_the_same_time(folder / "model.safetensors", bytes(200))
+    with pytest.raises(SourceError, match="as many bytes, but others than were pinned") as caught:
+        LocalSource(folder).read(file, 0, 10)
+    assert (caught.value.kind, caught.value.retryable) == (FailureKind.ETAG_CHANGED, False)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_file_that_changes_under_an_open_stream_is_noticed(folder, replace):
+    file = file_of(pinned(folder))
+    stream = LocalSource(folder).stream(file, [(0, 10), (10, 20)])
+    assert next(stream) == bytes(range(10))
+    if replace:
+        (folder / "new").write_bytes(bytes(200))
+        (folder / "new").rename(folder / "model.safetensors")
+    else:
+        others_at_the_same_time(folder / "model.safetensors", bytes(200))
+    with pytest.raises(SourceError) as caught:
+        next(stream)
+    assert caught.value.kind is FailureKind.ETAG_CHANGED
+
+
+def test_equal_bytes_in_another_file_or_under_another_mode_are_the_same(folder, tmp_path):
+    """As on a machine that has a copy of its own at the same place, or after chmod, or with a new link."""
+    repository = pinned(folder)
+    file, model = file_of(repository), folder / "model.safetensors"
+    (folder / "new").write_bytes(model.read_bytes())
+    (folder / "new").rename(model)
+    stream = LocalSource(folder).stream(file, [(0, 10), (10, 20), (20, 30)])
+    assert next(stream) == bytes(range(10))
+    model.chmod(0o600)
+    assert next(stream) == bytes(range(10, 20))
+    (tmp_path / "link").hardlink_to(model)
+    assert next(stream) == bytes(range(20, 30))
+    assert pinned(folder) == repository
+
+
+def test_a_card_without_end_is_read_to_its_bound(folder):
+    with (folder / "README.md").open("r+b") as handle:
+        handle.truncate(1 << 40)
+    assert pinned(folder).facts.license == "mit"
+
+
 def test_a_missing_file_is_a_read_error(folder):
     file = file_of(pinned(folder))
     (folder / "model.safetensors").unlink()

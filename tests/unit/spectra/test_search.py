@@ -16,8 +16,9 @@ from scanner.spectra.kernels import (
     _near_survival,
     _prepared,
     _scan_coarse,
+    count_close,
 )
-from scanner.spectra.search import best_fit, closest_tail, count_within, tail_models
+from scanner.spectra.search import best_fit, closest_tail, tail_models
 
 Floats = NDArray[np.float64]
 
@@ -179,7 +180,7 @@ def test_sample_below_the_least_tail_has_no_winner(n: int) -> None:
 
 
 @pytest.mark.parametrize("two_sided", [False, True])
-def test_count_within_equals_brute_force(two_sided: bool) -> None:
+def test_near_ties_equal_brute_force(two_sided: bool) -> None:
     rng = np.random.default_rng(3)
     for width in (0.0, 1e-6, 1e-3, 1e-2, 1.0):
         logs, exponents = tail_model(rng.pareto(1.5, 400) + 1)
@@ -187,7 +188,7 @@ def test_count_within_equals_brute_force(two_sided: bool) -> None:
         limits = distances.min() + width * rng.random(400)
         floors = closest_tail(logs, exponents, min_tail=10, two_sided=two_sided).floors
         for known in (floors, np.zeros(400)):
-            counted = count_within(logs, exponents, limits, known, min_tail=10, two_sided=two_sided)
+            counted = count_close(logs, exponents, limits, known, 400 - 10, two_sided)
             assert counted == np.count_nonzero(distances <= limits)
 
 

@@ -130,3 +130,11 @@ def test_nan_stops_before_the_solver():
     with pytest.raises(NumericsError) as error:
         eigenvalues(matrix)
     assert error.value.kind is FailureKind.NONFINITE
+
+
+def test_torchs_lack_of_memory_is_a_memory_error():
+    """torch copies what it solves; these 128 TiB are one number, seen from everywhere."""
+    side = 1 << 22
+    vast = np.lib.stride_tricks.as_strided(np.ones(1), (1, side, side), (0, 0, 0))
+    with pytest.raises(MemoryError, match="eigenvalues"):
+        halfway(vast)

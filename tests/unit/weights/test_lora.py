@@ -148,7 +148,10 @@ def test_the_scale_of_a_peft_pair(config, gain):
     [
         ({"lora_alpha": "16"}, "lora_alpha is '16'"),
         ({"lora_alpha": [16]}, "lora_alpha is [16]"),
-        ({"lora_alpha": float("nan"), "alpha_pattern": "x"}, "lora_alpha is nan"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
+        ({"lora_alpha": 16, "alpha_pattern": "x"}, "alpha_pattern is 'x', not an object"),
+        ({"lora_alpha": 16, "use_rslora": 1}, "use_rslora is 1, not true or false"),
+        ("adapter_config.json is not JSON", "adapter_config.json is not JSON"),
         ({"lora_alpha": float("inf")}, "lora_alpha is inf"),
         ({"lora_alpha": -16}, "lora_alpha is -16"),
         ({"lora_alpha": True}, "lora_alpha is True"),
