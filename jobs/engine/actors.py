@@ -1,7 +1,9 @@
 """The executor on Ray: thin actors that hold a source and a device. Only jobs go in, only rows come out."""
 
 import os
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -10,19 +12,35 @@ from ray.exceptions import ActorDiedError, RayError
 from jobs.engine.blas import ONE_THREAD
 from jobs.engine.worker import Worker, WorkerSettings, job_failure
 from schemas.errors import ScanError, UsageError
-from schemas.events import Event, Job, Lost
+from schemas.events import Event, Job, Lost, UnitJob
 from schemas.results import FailureKind
 
 WORKER_ENVIRONMENT = {**ONE_THREAD, "RAY_USAGE_STATS_ENABLED": "0"}
 _OBJECT_STORE_BYTES = 256 << 20
 
 
-class RayActors:
-    """One actor a worker, one job an actor at a time, so that a death is blamed on the job it met.
+SHORT_SECONDS = 0.5
+"""Estimated work of a unit behind which an actor is given the next one: it would idle 2 ms between them."""
 
-    An actor restarts after a death; its job comes back as Lost and the ledger counts the attempt. Until it
-    answers again it gets no job, for Ray would fail that one too. Ray's own retries stay off: they would
-    replay a poisonous job on every actor.
+_DEEP = 2
+
+
+@dataclass(slots=True, eq=False)
+class _Given:
+    """A job an actor has, under way or next; `innocent` if the actor died when another was under way."""
+
+    ref: Any
+    job: Job
+    innocent: bool = False
+
+
+class RayActors:
+    """One actor a worker, which does its jobs in order: the first of them is under way.
+
+    Behind a short unit an actor has the next job already. A death is blamed on the job that was under way;
+    the one behind it is given again, for Ray fails both. An actor restarts after a death; its job comes back
+    as Lost and the ledger counts the attempt. Until it answers again it gets no job. Ray's own retries stay
+    off: they would replay a poisonous job on every actor.
     """
 
     name = "ray"
@@ -34,57 +52,76 @@ class RayActors:
         actor = ray.remote(_ActorWorker).options(
             num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=0
         )
-        self._idle: list[Any] = [actor.remote(settings) for _ in range(self.workers)]
-        self._busy: dict[Any, tuple[Any, Job]] = {}
+        self._given: dict[Any, deque[_Given]] = {actor.remote(settings): deque() for _ in range(self.workers)}
         self._restarting: dict[Any, Any] = {}
+        self._again: deque[Job] = deque()
 
     @property
     def free(self) -> int:
-        """Jobs it can take now."""
-        return len(self._idle)
+        """Actors that can take a job now."""
+        return max(sum(map(self._takes, self._given)) - len(self._again), 0)
 
     def submit(self, job: Job) -> None:
-        """Give a job to an idle actor."""
-        actor = self._idle.pop()
-        self._busy[actor.run.remote(job)] = (actor, job)
+        """Give a job to the actor that has the fewest."""
+        actor = min(filter(self._takes, self._given), key=lambda actor: len(self._given[actor]))
+        self._given[actor].append(_Given(actor.run.remote(job), job))
 
     def wait(self, timeout: float) -> Sequence[Event]:
         """Events of jobs that ended within `timeout` seconds, maybe none.
 
         Raises UsageError when no actor is left and none can be restarted.
         """
-        pending = [*self._busy, *self._restarting]
+        while self._again and any(map(self._takes, self._given)):
+            self.submit(self._again.popleft())
+        under_way = {jobs[0].ref: actor for actor, jobs in self._given.items() if jobs}
+        pending = [*under_way, *self._restarting]
         if not pending:
             return []
         ready, _ = ray.wait(pending, num_returns=1, timeout=timeout)
         for ref in ready:
             if ref in self._restarting:
                 self._answered(ref)
-        return [self._collect(ref) for ref in ready if ref in self._busy]
+        events = [self._collect(under_way[ref]) for ref in ready if ref in under_way]
+        return [event for event in events if event is not None]
 
     def pids(self) -> tuple[int, ...]:
-        """Process ids of the idle actors, for tests and diagnosis."""
-        return tuple(ray.get([actor.pid.remote() for actor in self._idle]))
+        """Process ids of the actors that have no job, for tests and diagnosis."""
+        return tuple(ray.get([actor.pid.remote() for actor, jobs in self._given.items() if not jobs]))
 
     def close(self) -> None:
         """Stop the actors, and Ray itself if we started it."""
-        busy = (actor for actor, _ in self._busy.values())
-        for actor in [*self._idle, *busy, *self._restarting.values()]:
+        for actor in self._given:
             ray.kill(actor)
         if self._started:
             ray.shutdown()
 
-    def _collect(self, ref: Any) -> Event:
-        actor, job = self._busy.pop(ref)
+    def _takes(self, actor: Any) -> bool:
+        """Whether an actor has nothing to do, or soon will have."""
+        jobs = self._given[actor]
+        soon = len(jobs) < _DEEP and all(_is_short(given.job) for given in jobs)
+        return soon and actor not in self._restarting.values()
+
+    def _collect(self, actor: Any) -> Event | None:
+        """What became of the job that an actor had under way; None for one that is given again."""
+        jobs = self._given[actor]
+        given = jobs.popleft()
         try:
-            event: Event = ray.get(ref)
+            event: Event = ray.get(given.ref)
         except RayError as error:
-            self._call(actor)
-            reason = f"the worker died ({type(error).__name__})"
-            lost = ScanError(FailureKind.WORKER_LOST, reason, retryable=True)
-            return Lost(job, job_failure(job, lost))
-        self._idle.append(actor)
+            return self._died(actor, given, error)
         return event
+
+    def _died(self, actor: Any, given: _Given, error: RayError) -> Event | None:
+        for behind in self._given[actor]:
+            behind.innocent = True
+        if actor not in self._restarting.values():
+            self._call(actor)
+        if given.innocent:
+            self._again.append(given.job)
+            return None
+        reason = f"the worker died ({type(error).__name__})"
+        lost = ScanError(FailureKind.WORKER_LOST, reason, retryable=True)
+        return Lost(given.job, job_failure(given.job, lost))
 
     def _call(self, actor: Any) -> None:
         """Ask an actor that died whether it is back."""
@@ -95,12 +132,15 @@ class RayActors:
         try:
             ray.get(ref)
         except ActorDiedError as error:
-            if not (self._idle or self._busy or self._restarting):
+            self._again += [given.job for given in self._given.pop(actor)]
+            if not self._given:
                 raise UsageError(f"no Ray worker is left and none can be restarted: {error}") from error
         except RayError:
             self._call(actor)
-        else:
-            self._idle.append(actor)
+
+
+def _is_short(job: Job) -> bool:
+    return isinstance(job, UnitJob) and job.unit.cost <= SHORT_SECONDS
 
 
 class _ActorWorker(Worker):

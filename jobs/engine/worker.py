@@ -1,5 +1,7 @@
 """Runs a job, in whichever process: holds the sources and the device, turns errors into events."""
 
+import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from threadpoolctl import threadpool_limits
@@ -39,6 +41,7 @@ class Worker:
         self._settings = settings
         self._hub: Source | None = None
         self._bases = Bases(self._source, settings.config, settings.base)
+        self._threads = _OneThread()
 
     def run(self, job: Job) -> Event:
         """Do the job; whatever goes wrong comes back as Failed."""
@@ -54,7 +57,8 @@ class Worker:
             return Failed(job, job_failure(job, surprise))
 
     def close(self) -> None:
-        """Release connections."""
+        """Release connections, and the threads of the BLAS."""
+        self._threads.release()
         if self._hub is not None:
             self._hub.close()
 
@@ -69,8 +73,8 @@ class Worker:
                 return Planned(job, plan)
             case UnitJob(target=target, unit=unit):
                 bases = self._bases.source(target, unit)
-                with threadpool_limits(limits=1):
-                    return Scanned(job, run_unit(source, unit, settings.config, settings.device, bases))
+                self._threads.hold()
+                return Scanned(job, run_unit(source, unit, settings.config, settings.device, bases))
 
     def _source(self, target: Target) -> Source:
         """The hub's source is kept, with its connections; a local one holds nothing."""
@@ -79,6 +83,27 @@ class Worker:
         if self._hub is None:
             self._hub = open_source(target, self._settings.endpoint, self._settings.token)
         return self._hub
+
+
+class _OneThread:
+    """Holds every BLAS of the process to one thread.
+
+    Asked once, for the question takes 1.4 ms, and again when torch has brought libraries of its own.
+    """
+
+    def __init__(self) -> None:
+        self._held = ExitStack()
+        self._asked: set[bool] = set()
+
+    def hold(self) -> None:
+        with_torch = "torch" in sys.modules
+        if with_torch not in self._asked:
+            self._asked.add(with_torch)
+            self._held.enter_context(threadpool_limits(limits=1))
+
+    def release(self) -> None:
+        self._asked.clear()
+        self._held.close()
 
 
 def job_failure(job: Job, error: ScanError) -> Failure:

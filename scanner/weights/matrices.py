@@ -63,18 +63,40 @@ def plan_matrices(
     """
     model = _model(tensors, rules, settings, adapter)
     depth = layer_indices(model.shapes)
-    rows = [row for tensor in tensors for row in _rows_of(tensor, model, rules)]
+    rows: list[MatrixRef] = []
+    for tensor in tensors:
+        whole = _whole(tensor, first_index + len(rows), component, depth, model)
+        rows += (whole,) if whole.skip else _rows_of(whole, model, rules)
     last = _last_names(rows, depth)
-    return tuple(
-        replace(
-            row,
-            index=first_index + i,
-            component=component,
-            layer_index=depth.get(row.tensor.name),
-            is_last=row.tensor.name in last,
-        )
-        for i, row in enumerate(rows)
+    return tuple(_numbered(row, first_index + i, row.tensor.name in last) for i, row in enumerate(rows))
+
+
+def _whole(
+    tensor: TensorRef, index: int, component: str | None, depth: Mapping[str, int], model: _Model
+) -> MatrixRef:
+    """A tensor as one row, skipped where it is no weight of its own."""
+    place = place_of(tensor)
+    quant = model.quants[place]
+    second = model.second_names.get(place)
+    skip = None if isinstance(quant, Quantised) else quant or _no_matrix(tensor) or second
+    return MatrixRef(
+        tensor=tensor,
+        index=index,
+        shape=tensor.shape,
+        start=tensor.start,
+        stop=tensor.stop,
+        role=role(tensor.name, len(tensor.shape)),
+        component=component,
+        layer_index=depth.get(tensor.name),
+        skip=skip,
     )
+
+
+def _numbered(row: MatrixRef, index: int, is_last: bool) -> MatrixRef:
+    """The row itself, most often: a copy costs as much as all else that is planned of it."""
+    if row.index == index and row.is_last == is_last:
+        return row
+    return replace(row, index=index, is_last=is_last)
 
 
 def plan_unread(
@@ -149,27 +171,17 @@ def _cut(array: NDArray[Any], cut: Cut) -> NDArray[Any]:
     return array.reshape(rows, -1, cut.period)[:, :, cut.start : cut.stop].reshape(rows, -1)
 
 
-def _rows_of(tensor: TensorRef, model: _Model, rules: MatrixRules) -> Iterator[MatrixRef]:
-    quant = model.quants[place_of(tensor)]
-    plain = MatrixRef(
-        tensor=tensor,
-        index=0,
-        shape=tensor.shape,
-        start=tensor.start,
-        stop=tensor.stop,
-        role=role(tensor.name, len(tensor.shape)),
-    )
+def _rows_of(whole: MatrixRef, model: _Model, rules: MatrixRules) -> Iterator[MatrixRef]:
+    """The rows of a tensor: of codes, of a LoRA pair, or of the parts of a plain one."""
+    tensor, place = whole.tensor, place_of(whole.tensor)
+    quant = model.quants[place]
     if isinstance(quant, Quantised):
-        plain = replace(plain, role=role(name_of_weights(tensor.name), len(quant.shape)))
-        yield from (limited(row, rules) for row in rows_of_codes(plain, quant))
-    elif quant:
-        yield replace(plain, skip=quant)
-    elif reason := _no_matrix(tensor) or model.second_names.get(place_of(tensor)):
-        yield replace(plain, skip=reason)
-    elif pair := model.pairs.get(place_of(tensor)):
-        yield _product(plain, pair, rules)
+        named = replace(whole, role=role(name_of_weights(tensor.name), len(quant.shape)))
+        yield from (limited(row, rules) for row in rows_of_codes(named, quant))
+    elif pair := model.pairs.get(place):
+        yield _product(whole, pair, rules)
     else:
-        for row in _stack(plain, model):
+        for row in _stack(whole, model):
             yield from (limited(part, rules) for part in _parts(row, model, rules))
 
 

@@ -111,12 +111,13 @@ def plan_units(
 
     Rows that share bytes stay together; a single matrix larger than the bounds is a unit of its own.
     """
-    return tuple(_unit(repo, group, config) for group in _groups(rows, config, limits))
+    return tuple(_unit(repo, group, work, config) for group, work in _groups(rows, config, limits))
 
 
 def _groups(
     rows: Sequence[MatrixRef], config: ScanConfig, limits: WorkLimits
-) -> Iterator[tuple[MatrixRef, ...]]:
+) -> Iterator[tuple[tuple[MatrixRef, ...], float]]:
+    """Groups of rows, each with its estimated seconds."""
     group: list[MatrixRef] = []
     size = work = 0.0
     for _, same_bytes in groupby(rows, key=lambda r: (r.tensor.file.path, r.start, r.stop)):
@@ -124,22 +125,22 @@ def _groups(
         batch_size = max(row.pair_bytes for row in batch)
         batch_work = sum(row_cost(row, config) for row in batch)
         if group and (size + batch_size > limits.unit_bytes or work + batch_work > limits.unit_cost):
-            yield tuple(group)
+            yield tuple(group), work
             group, size, work = [], 0.0, 0.0
         group += batch
         size, work = size + batch_size, work + batch_work
     if group:
-        yield tuple(group)
+        yield tuple(group), work
 
 
-def _unit(repo: RepoRef, rows: tuple[MatrixRef, ...], config: ScanConfig) -> WorkUnit:
+def _unit(repo: RepoRef, rows: tuple[MatrixRef, ...], work: float, config: ScanConfig) -> WorkUnit:
     seen = {(r.tensor.file.path, r.start): r.pair_bytes for r in rows if not r.skip}
     return WorkUnit(
         unit_id=_unit_id(repo, rows, config.fingerprint()),
         repo=repo,
         matrices=rows,
         nbytes=sum(seen.values()),
-        cost=sum(row_cost(row, config) for row in rows),
+        cost=work,
     )
 
 

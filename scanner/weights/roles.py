@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from schemas.results import Role
 
@@ -78,6 +79,9 @@ _NO_MATRIX = re.compile(
     r"|attn\.bias|attention\.bias|num_batches_tracked|running_mean|running_var|token_type_ids)$",
     re.IGNORECASE,
 )
+_COUNTED = re.compile(r"(?<=\.)(?:[3-9]|\d\d+)(?=\.)|\d{3,}")
+"""Numbers that no rule spells out: the rules say the same of two names that differ in nothing else."""
+
 _WEIGHT = re.compile(r"(?:\.|(?<!in_proj)_)(?:weight|kernel)(?:_orig)?$")
 _BLOCK = re.compile(r"^(.*?)(?:^|\.)(\d+)(?:\.|$)")
 _WORDS = r"(?:(?!\d+\.)[^.]+\.)*"
@@ -90,11 +94,16 @@ _STAGED = re.compile(
 
 def role(name: str, ndim: int) -> Role:
     """Role of the tensor called `name`; a tensor of more than two axes with no telling name is a conv."""
-    stem = _WEIGHT.sub("", name)
-    for pattern, found in _RULES:
-        if pattern.search(stem):
-            return Role.CONV if ndim > 3 and found is Role.CLASSIFIER else found
-    return Role.CONV if ndim > 2 else Role.OTHER
+    found = _told(_COUNTED.sub("333", _WEIGHT.sub("", name)))
+    if ndim > 3 and found is Role.CLASSIFIER:
+        return Role.CONV
+    return found or (Role.CONV if ndim > 2 else Role.OTHER)
+
+
+@lru_cache(maxsize=4096)
+def _told(stem: str) -> Role | None:
+    """What the rules say: 50 us, once for all blocks of a model."""
+    return next((found for pattern, found in _RULES if pattern.search(stem)), None)
 
 
 def is_table(name: str) -> bool:

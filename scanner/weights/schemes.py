@@ -68,6 +68,8 @@ def _is_companion(name: str, named: Named) -> bool:
         return named[f"{stem}.weight"].dtype in (*_FLOAT8, *_BYTES)
     if name.endswith("_scales") and f"{name.removesuffix('_scales')}_blocks" in named:
         return True
+    if not name.endswith(_SUFFIXES):
+        return False
     return any(name.endswith(suffix) and _has_codes(name.removesuffix(suffix), named) for suffix in _SUFFIXES)
 
 

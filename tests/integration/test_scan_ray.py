@@ -11,11 +11,11 @@ from zoo import save_model
 
 from jobs.engine.actors import RayActors
 from jobs.engine.driver import Request, run_scan
-from jobs.engine.worker import WorkerSettings
+from jobs.engine.worker import Worker, WorkerSettings
 from jobs.hub.server import HubServer
 from schemas.config import ScanConfig, WorkLimits
 from schemas.errors import UsageError
-from schemas.events import Lost, PinJob
+from schemas.events import Lost, PinJob, PlanJob, Scanned, UnitJob
 from schemas.work import Target
 
 pytestmark = pytest.mark.usefixtures("clean_hub")
@@ -153,6 +153,43 @@ def test_killed_workers_cost_a_retry_or_their_unit_and_nothing_else(local_ray, h
     assert rows(lake, "SELECT kind, resolved FROM failures") == [{"kind": "worker_lost", "resolved": True}]
 
 
+def unit_jobs(hub, names):
+    """A unit of each model, planned here."""
+    worker = Worker(
+        WorkerSettings(config=ScanConfig(), limits=WorkLimits(), endpoint=hub.endpoint, token=False)
+    )
+    try:
+        for name in names:
+            pinned = worker.run(PinJob(Target(repo_id=name)))
+            planned = worker.run(PlanJob(pinned.job.target, pinned.repository))
+            yield UnitJob(pinned.job.target, planned.plan.units[0])
+    finally:
+        worker.close()
+
+
+def test_a_death_is_blamed_on_the_job_under_way_and_the_next_one_is_done_all_the_same(local_ray, hub):
+    first, second = unit_jobs(hub, NAMES[:2])
+    settings = WorkerSettings(config=ScanConfig(), limits=WorkLimits(), endpoint=hub.endpoint, token=False)
+    hub.clear()
+    hub.fault(match=f"/{NAMES[0]}/", on="cdn", count=1, delay=FOREVER)
+    actors = RayActors(settings, 1, None)
+    try:
+        actors.submit(first)
+        assert actors.free == 1, "behind a short unit there is room for one job"
+        actors.submit(second)
+        assert actors.free == 0
+        until(
+            lambda: [entry for entry in list(hub.log) if entry["on"] == "cdn"], "the read that the hub delays"
+        )
+        (pid,) = busy_workers()
+        os.kill(pid, signal.SIGKILL)
+        events = []
+        until(lambda: events.extend(actors.wait(1.0)) or len(events) == 2, "the end of both jobs")
+    finally:
+        actors.close()
+    assert [(type(event), event.job) for event in events] == [(Lost, first), (Scanned, second)]
+
+
 def test_idle_actors_tell_their_processes_and_close_ends_them(local_ray):
     actors = RayActors(WorkerSettings(config=ScanConfig(), limits=WorkLimits()), 1, None)
     pids = actors.pids()
@@ -180,7 +217,7 @@ def test_a_worker_with_a_gpu_has_it_to_itself(local_ray):
 
 def test_a_scan_ends_in_words_when_no_worker_is_left(local_ray):
     actors = RayActors(WorkerSettings(config=ScanConfig(), limits=WorkLimits()), 1, None)
-    (actor,) = actors._idle
+    (actor,) = actors._given
     local_ray.kill(actor)
     actors.submit(PinJob(Target(repo_id="acme/m0")))
     (event,) = until(lambda: actors.wait(1.0), "the end of the job")

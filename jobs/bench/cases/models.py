@@ -1,46 +1,33 @@
 """Whole models against WeightWatcher's analyze()."""
 
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.bench import peers
-from jobs.bench.children import Child
 from jobs.bench.options import Options
-from jobs.bench.pairs import compare, ratios
-from jobs.bench.result import Agreement, NotRunError, Result, Target, farthest
-from jobs.engine.worker import WorkerSettings
+from jobs.bench.pairs import compare
+from jobs.bench.result import Agreement, NotRunError, Result, farthest
 from jobs.verbs.demo import installed_model
 from scanner.pipeline import run_unit
 from scanner.planning import plan_repository
-from scanner.sources.local import LocalSource
 from scanner.sources.memory import MemorySource
-from schemas.config import ScanConfig, WorkLimits, profile_config
+from schemas.config import ScanConfig, profile_config
 from schemas.errors import UsageError
-from schemas.events import Scanned, UnitJob
 from schemas.rows import LayerMetrics
-from schemas.work import Target as Model
 
-if TYPE_CHECKING:
-    from jobs.engine.actors import RayActors
-
-_NAME = "all-MiniLM-L6-v2"
+MINILM = "all-MiniLM-L6-v2"
 _NULL_LAYERS = 8
-_UNIT_SECONDS = 0.05
-"""Estimated cost of the units that two workers share, so that both end at about the same time."""
-
-_RESNETS = ("resnet20", "resnet32", "resnet44", "resnet56")
+RESNETS = ("resnet20", "resnet32", "resnet44", "resnet56")
 
 
 def minilm(options: Options) -> Iterator[Result]:
     """all-MiniLM-L6-v2 from memory, by process CPU time."""
     weights = _minilm()
-    yield _model(_NAME, weights, "default", 5.0, options.pairs)
+    yield _model(MINILM, weights, "default", 5.0, options.pairs)
     if not options.quick:
-        yield _model(_NAME, weights, "weightwatcher", None, options.pairs)
+        yield _model(MINILM, weights, "weightwatcher", None, options.pairs)
 
 
 def nulls(options: Options) -> Iterator[Result]:
@@ -49,7 +36,7 @@ def nulls(options: Options) -> Iterator[Result]:
     weights = dict([item for item in _minilm().items() if item[0].startswith("encoder")][:count])
     config = profile_config("default")
     yield compare(
-        f"{_NAME}, {count} layers with null models",
+        f"{MINILM}, {count} layers with null models",
         "analyze(randomize=True, mp_fit=True)",
         _scan(weights, replace(config, stages=replace(config.stages, null_model=True))),
         lambda: peers.details(weights, randomize=True, mp_fit=True),
@@ -62,65 +49,9 @@ def nulls(options: Options) -> Iterator[Result]:
 
 def resnets(options: Options) -> Iterator[Result]:
     """CIFAR-10 ResNets with the profile that repeats WeightWatcher's numbers, convolutions included."""
-    for name in _RESNETS[:1] if options.quick else _RESNETS:
-        weights = _weights(options.models / "akamaster" / f"{name}-cifar10")
+    for name in RESNETS[:1] if options.quick else RESNETS:
+        weights = weights_of(options.models / "akamaster" / f"{name}-cifar10")
         yield _model(f"{name}-cifar10", weights, "weightwatcher", 20.0, options.pairs)
-
-
-def two_cores(options: Options) -> Iterator[Result]:
-    """all-MiniLM-L6-v2 by two warm Ray workers, against WeightWatcher's best of one and two threads."""
-    if options.quick:
-        raise NotRunError("not part of --quick: it starts Ray and two processes of the peer")
-    from jobs.engine.actors import RayActors
-
-    peers.require_weightwatcher()
-    folder, settings = minilm_folder(), WorkerSettings(config=profile_config("default"), limits=WorkLimits())
-    jobs = _unit_jobs(folder, settings.config)
-    with closing(RayActors(settings, 2, None)) as actors, Child(1) as one, Child(2) as two:
-        rounds = [
-            (_drain(actors, jobs), one.call(analyze_seconds, folder), two.call(analyze_seconds, folder))
-            for _ in range(options.pairs + 1)
-        ][1:]
-    best = [min(each) for each in list(zip(*rounds, strict=True))[1:]]
-    yield ratios(
-        [ours for ours, _, _ in rounds],
-        [min(theirs) for _, *theirs in rounds],
-        name=f"{_NAME}, two cores",
-        peer="analyze(), its best of 1 and 2 threads",
-        measured="wall s",
-        target=Target(bound=9.0),
-        note=f"analyze() took {best[0]:.2f} s with 1 thread, {best[1]:.2f} s with 2; case minilm compares "
-        "the numbers",
-    )
-
-
-def _unit_jobs(folder: Path, config: ScanConfig) -> list[UnitJob]:
-    """A model in small units, the costliest last."""
-    source = LocalSource(folder)
-    plan = plan_repository(source, source.repository(_NAME), config, WorkLimits(unit_cost=_UNIT_SECONDS))
-    units = sorted(plan.units, key=lambda unit: unit.cost)
-    return [UnitJob(Model(repo_id=_NAME, root=str(folder)), unit) for unit in units]
-
-
-def analyze_seconds(folder: Path) -> float:
-    """Wall seconds of one analyze() of a model's folder, the model being in memory."""
-    module = _weights(folder)
-    started = time.perf_counter()
-    peers.details(module)
-    return time.perf_counter() - started
-
-
-def _drain(actors: "RayActors", jobs: list[UnitJob]) -> float:
-    """Wall seconds in which the workers do all jobs, the last ones first. Raises NotRunError if one fails."""
-    waiting, done, started = list(jobs), 0, time.perf_counter()
-    while done < len(jobs):
-        while waiting and actors.free:
-            actors.submit(waiting.pop())
-        for event in actors.wait(1.0):
-            if not isinstance(event, Scanned):
-                raise NotRunError(f"a unit failed: {event}")
-            done += 1
-    return time.perf_counter() - started
 
 
 def _model(name: str, weights: peers.StateDict, profile: str, target: float | None, pairs: int) -> Result:
@@ -138,7 +69,7 @@ def _model(name: str, weights: peers.StateDict, profile: str, target: float | No
 def _scan(weights: peers.StateDict, config: ScanConfig) -> Callable[[], list[LayerMetrics]]:
     """The scan of a model in memory, after its plan."""
     source = MemorySource(weights)
-    plan = plan_repository(source, source.repository(_NAME), config)
+    plan = plan_repository(source, source.repository(MINILM), config)
     return lambda: [row for unit in plan.units for row in run_unit(source, unit, config).rows]
 
 
@@ -165,10 +96,10 @@ def minilm_folder() -> Path:
 
 def _minilm() -> peers.StateDict:
     peers.require_weightwatcher()
-    return _weights(minilm_folder())
+    return weights_of(minilm_folder())
 
 
-def _weights(folder: Path) -> peers.StateDict:
+def weights_of(folder: Path) -> peers.StateDict:
     """The 2-D and 4-D weights of a model's folder."""
     from safetensors.torch import load_file
 

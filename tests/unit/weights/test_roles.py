@@ -1,8 +1,10 @@
 """Roles and depths of the names that real libraries write."""
 
+import re
+
 import pytest
 
-from scanner.weights.roles import is_table, layer_indices, natural, role
+from scanner.weights.roles import _RULES, _WEIGHT, is_table, layer_indices, natural, role
 from schemas.results import Role
 
 NAMES = """
@@ -123,6 +125,18 @@ text_encoder.layers.0.q_proj.lora_down.weight lora
 def test_real_names(line):
     name, expected, *axes = line.split()
     assert role(name, int(axes[0]) if axes else 2) == Role(expected)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 7, 10, 23, 333, 1000])
+def test_a_block_s_number_gets_what_the_rules_say_of_it(number):
+    """Names are asked for once for all numbers that no rule spells out, so every number must agree."""
+    for line in NAMES.strip().splitlines():
+        name = line.split()[0]
+        for place in re.finditer(r"\d+", name):
+            renamed = name[: place.start()] + str(number) + name[place.end() :]
+            stem = _WEIGHT.sub("", renamed)
+            said = next((found for pattern, found in _RULES if pattern.search(stem)), Role.OTHER)
+            assert role(renamed, 2) is said, renamed
 
 
 @pytest.mark.parametrize(
