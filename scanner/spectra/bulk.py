@@ -54,29 +54,27 @@ def fit_bulk(spectrum: Spectrum, rules: BulkRules | None = None) -> BulkFit:
     if too_small(spectrum, rules):
         return BulkFit(status=BlockStatus.TOO_SMALL)
     lam = standardised(spectrum)
-    if not lam[-1:].any():
+    if not lam.size or not lam[-1]:
         return BulkFit(status=BlockStatus.NO_BULK)
-    n, m = spectrum.N, spectrum.M
+    n, m, q = spectrum.N, spectrum.M, spectrum.Q
     edge_unit = johnstone_edge(n, m, TW1_999 if conv else TW1_99)
-    sigma2, inside = _converge(lam, n * mp_median(spectrum.Q), edge_unit)
+    sigma2, inside, spikes, share = _converge(lam, n * mp_median(q), edge_unit)
     if sigma2 <= 0 or inside < lam.size / 4:
         return BulkFit(status=BlockStatus.NO_BULK)
-    top, total = float(lam[-1]), float(lam.sum())
-    plus, edge = sigma2 * (sqrt(n) + sqrt(m)) ** 2, sigma2 * edge_unit
-    below = int(lam.searchsorted(edge, side="right"))
-    distance = _ks(lam[:inside], sigma2 * n, *_support(spectrum.Q), _cdf_grid(spectrum.Q)[1])
+    top, plus = float(lam[-1]), sigma2 * (sqrt(n) + sqrt(m)) ** 2
+    distance = _ks(lam[:inside], sigma2 * n, *_support(q), _cdf_grid(q)[1])
     allowed = log(m) / (2 * m) if conv else max(log(m) / m, 0.004)
     return BulkFit(
         status=BlockStatus.OK,
         sigma2_mp=sigma2,
         lambda_plus=plus,
-        lambda_edge=edge,
+        lambda_edge=sigma2 * edge_unit,
         mp_edge_ratio=top / plus,
         mp_D=distance,
         mp_softrank=min(1.0, plus / top),
-        spike_mass=float(lam[below:].sum()) / total,
+        spike_mass=share,
         mp_ok=distance <= allowed,
-        num_spikes=lam.size - below,
+        num_spikes=spikes,
     )
 
 
@@ -129,28 +127,40 @@ def standardised(spectrum: Spectrum) -> FloatArray:
     """
     if spectrum.slices is None:
         return spectrum.evals
-    mean_square = spectrum.slices.mean(axis=1) / spectrum.N
-    live = mean_square > 0
-    return np.sort(spectrum.slices[live] / mean_square[live, None], axis=None)
+    lam = _over_mean_squares(spectrum.slices, spectrum.N)
+    lam.sort()
+    return lam
 
 
 @njit(nogil=True, cache=True)
-def _converge(lam: FloatArray, scale: float, edge_unit: float) -> tuple[float, int]:
-    """Variance and size of the bulk at the fixed point; a step that would leave under a quarter is not taken.
+def _over_mean_squares(slices: FloatArray, N: int) -> FloatArray:
+    found, size = np.empty(slices.size), 0
+    for one in slices:
+        mean_square = one.mean() / N
+        if mean_square > 0:
+            found[size : size + len(one)] = one / mean_square
+            size += len(one)
+    return found[:size]
 
-    (So that word embeddings, a long tail without a plateau, keep a bulk.)
+
+@njit(nogil=True, cache=True)
+def _converge(lam: FloatArray, scale: float, edge_unit: float) -> tuple[float, int, int, float]:
+    """Variance and size of the bulk at the fixed point, and the number and share of what lies beyond its edge.
+
+    A step that would leave fewer than a quarter inside is not taken, so that word embeddings, a long tail
+    without a plateau, keep a bulk.
     """
     sigma2 = _middle(lam) / scale
-    inside = int(np.searchsorted(lam, sigma2 * edge_unit, side="right"))
+    inside = np.searchsorted(lam, sigma2 * edge_unit, side="right")
     for _ in range(_MAX_ROUNDS):
         before, step = sigma2, _middle(lam[:inside]) / scale
-        size = int(np.searchsorted(lam, step * edge_unit, side="right"))
+        size = np.searchsorted(lam, step * edge_unit, side="right")
         if size < len(lam) / 4:
             break
         sigma2, inside = step, size
         if abs(sigma2 - before) < 1e-6 * before:
             break
-    return sigma2, inside
+    return sigma2, inside, len(lam) - inside, lam[inside:].sum() / lam.sum()
 
 
 @njit(nogil=True, cache=True)

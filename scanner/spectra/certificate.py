@@ -6,11 +6,15 @@ least singular value is computed anew. What is not certain is refused, and costs
 """
 
 import math
+from functools import cache
 
 import numpy as np
-from scipy.linalg import lu_factor, lu_solve
+from numba import njit
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dgetrf
 
 from scanner.spectra.eigen import Weights, slice_of
+from scanner.spectra.inverse import closer
 from scanner.spectra.tailfit import WEIGHTWATCHER_CUT
 from scanner.spectra.weightwatcher import Fitted, fit_squares
 from schemas.results import FloatArray, Spectrum, TailFit
@@ -22,8 +26,8 @@ _EPS = float(np.finfo(np.float64).eps)
 # Eigenvalues of a Gram matrix err by 1 to 10 eps * lambda_max (measured); counts are given more room.
 _ERROR, _SAFE = 10.0 * _EPS, 64.0 * _EPS
 _LIMITS = (WEIGHTWATCHER_CUT, 1e-6)
-_SOLVED_WHOLE = 128
-_BLOCK, _STEPS = 8, 20
+_SOLVED_WHOLE = 8
+_AT_ONCE, _ROUNDS = 7, 5
 
 
 def certified_singular_values(
@@ -45,72 +49,90 @@ def certified_singular_values(
     Cost: a tail fit, and at times an LU factorisation or the SVD of one small slice.
     """
     slices = spectrum.evals[None] if spectrum.slices is None else spectrum.slices
-    error = _SAFE * slices[:, -1]
-    if spectrum.method != "gram_f64" or (slices[:, 0] <= error).any():
+    resolved, doubtful = _ranks(slices)
+    if spectrum.method != "gram_f64" or not resolved:
         return None
     sigma = np.sqrt(slices)
-    for which in np.flatnonzero(slices[:, 0] + error >= (slices[:, 0] - error).max()):
-        if error[which] > 2 * RELATIVE * slices[which, 0]:
-            least = least_singular_value(slice_of(weights, int(which)), slices[which], error[which])
-            if least is None:
-                return None
-            sigma[which, 0] = least
+    for which in doubtful:
+        least = least_singular_value(slice_of(weights, which), slices[which], _SAFE * slices[which, -1])
+        if least is None:
+            return None
+        sigma[which, 0] = least
     fitted = fit_squares(sigma * scale)
     return (sigma, fitted) if _counts_are_certain(*fitted) else None
+
+
+@njit(nogil=True, cache=True)
+def _ranks(slices: FloatArray) -> tuple[bool, NDArray[np.intp]]:
+    """Whether no slice (slices, M) has lost a rank, and which may hold sv_min and do not resolve it."""
+    least, error = slices[:, 0], _SAFE * slices[:, -1]
+    contends = least + error >= (least - error).max()
+    return (least > error).all(), np.flatnonzero(contends & (error > 2 * RELATIVE * least))
 
 
 def least_singular_value(matrix: FloatArray, evals: FloatArray, error: float) -> float | None:
     """Least singular value of a matrix whose Gram eigenvalues, ascending, are known to within `error`.
 
-    Small or rectangular: by SVD. Large and square: inverse iteration with a block of vectors. By the theorem
-    of Kato and Temple s = u^T W v is within residual^2 / gap of a singular value, the residual being that of
-    W v = s u and W^T u = s v, the gap the distance of s to the next one; it is the least, since all others
-    are beyond the gap. None when the two least cannot be told apart, when rounding in W v is too much for s,
-    or after 20 steps. Cost: 2/3 M^3 flops and 36 M^2 a step.
+    Rectangular or tiny: by SVD. Square: inverse iteration, each step of which also takes out the vector of
+    another eigenvalue, as these are known: x <- (W^T W)^-1 x - x / lambda_j. By the theorem of Kato and Temple
+    s = |W v| is within residual^2 / gap of a singular value, the residual being that of W^T u = s v for
+    W v = s u, the gap the distance of s to the next one; it is the least, since all others are beyond the
+    gap. None when the two least cannot be told apart, when rounding in W v is too much for s, or after 25
+    steps. Cost: 2/3 M^3 flops and 4 M^2 a step, of which 5 are enough but for the two least close together.
     """
     if matrix.shape[0] != matrix.shape[1] or len(matrix) <= _SOLVED_WHOLE:
         return float(np.linalg.svd(matrix, compute_uv=False)[-1])
-    factors = lu_factor(matrix, check_finite=False)
-    block = np.random.default_rng(0).standard_normal((len(matrix), _BLOCK))
-    for _ in range(_STEPS):
-        right = np.linalg.qr(block)[0]
-        solved = lu_solve(factors, right, trans=1, check_finite=False)
-        turn = np.linalg.eigh(solved.T @ solved)[1]
-        left = solved @ turn
-        u, v = left[:, -1] / np.linalg.norm(left[:, -1]), right @ turn[:, -1]
-        image = matrix @ v
-        least = float(u @ image)
-        residual = np.hypot(np.linalg.norm(image - least * u), np.linalg.norm(matrix.T @ u - least * v))
-        gap = min(math.sqrt(max(evals[1] - error, 0.0)) - least, least)
+    factors, pivots, singular = dgetrf(matrix.T)
+    if singular:
+        return None
+    next_one, vector = math.sqrt(max(evals[1] - error, 0.0)), _start(len(matrix)).copy()
+    for _ in range(_ROUNDS):
+        least, residual = closer(matrix, factors.T, pivots, evals[:_AT_ONCE], vector)
+        gap = min(next_one - least, least)
         if residual < gap / 2 and residual**2 <= gap * least * RELATIVE / 10:
             return least if _SAFE * math.sqrt(evals[-1]) <= least * RELATIVE else None
-        block = lu_solve(factors, left, check_finite=False)
     return None
+
+
+@cache
+def _start(side: int) -> FloatArray:
+    return np.random.default_rng(0).standard_normal(side)
 
 
 def _counts_are_certain(evals: FloatArray, fit: TailFit) -> bool:
     """Whether rounding moves no eigenvalue over a limit, the tail's start or the trace-log condition."""
-    error = _SAFE * evals[-1]
-    if any((np.abs(evals - limit) <= error).any() for limit in _LIMITS):
-        return False
-    return _fit_is_certain(evals, fit, error) and _trace_log_is_certain(evals, error)
+    error = _SAFE * float(evals[-1])
+    return bool(
+        _is_clear(evals, error) and _fit_is_certain(evals, fit, error) and _trace_log_is_certain(evals, error)
+    )
+
+
+@njit(nogil=True, cache=True)
+def _is_clear(evals: FloatArray, error: float) -> bool:
+    """Whether no eigenvalue is so near to a limit that an error could move it across."""
+    for value in evals:
+        for limit in _LIMITS:
+            if abs(value - limit) <= error:
+                return False
+    return True
 
 
 def _fit_is_certain(evals: FloatArray, fit: TailFit, error: float) -> bool:
     if fit.alpha is None or fit.xmin is None or not fit.D_ks:
         return bool(np.count_nonzero(evals > WEIGHTWATCHER_CUT) < 2)
-    relative, b = _ERROR * evals[-1] / fit.xmin, fit.alpha - 1.0
+    relative, b = _ERROR * float(evals[-1]) / fit.xmin, fit.alpha - 1.0
     first = int(evals.searchsorted(fit.xmin))
     apart = first == 0 or fit.xmin - evals[first - 1] > error
     return bool(apart and fit.near_ties == 1 and relative * max(1.0, 2 * b, 2.74 * b / fit.D_ks) <= RELATIVE)
 
 
+@njit(nogil=True, cache=True)
 def _trace_log_is_certain(evals: FloatArray, error: float) -> bool:
     """Whether the sums of ln(lambda / mean) cross zero at a known eigenvalue, and keep clear of zero."""
-    descending = evals[::-1]
-    sums = np.cumsum(np.log(descending * (evals.size / evals.sum())))
-    if not (sums < 0.0).any():
-        return False
-    k = int((sums < 0.0).argmax())
-    room = error / descending[k]
-    return bool(room <= RELATIVE and np.abs(sums[max(k - 1, 0) : k + 1]).min() > (k + 1) * room)
+    scale, total = len(evals) / evals.sum(), 0.0
+    for k in range(1, len(evals) + 1):
+        before, total = total, total + math.log(evals[-k] * scale)
+        if total < 0.0:
+            room, nearest = error / evals[-k], min(abs(before), -total) if k > 1 else -total
+            return room <= RELATIVE and nearest > k * room
+    return False

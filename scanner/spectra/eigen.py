@@ -179,7 +179,7 @@ def _squared_singular_values(full: FloatArray) -> FloatArray:
 def slice_of(weights: Weights, which: int) -> FloatArray:
     """One slice X of `weights`, (rows, columns) float64: the matrix itself, or a kernel position."""
     full = weights.block(slice(None), slice(None))
-    return full if full.ndim == 2 else _kernel_first(full)[which]
+    return np.ascontiguousarray(full.reshape(*full.shape[:2], -1)[:, :, which])
 
 
 def _kernel_first(piece: FloatArray) -> FloatArray:

@@ -36,8 +36,7 @@ def fit_erg(evals: FloatArray, tail: TailFit) -> ErgFit:
     total = float(evals.sum())
     if total <= 0.0:
         return ErgFit()
-    scale = evals.size / total
-    ascending = evals if (evals[:-1] <= evals[1:]).all() else np.sort(evals)
+    scale, ascending = evals.size / total, evals if _ascends(evals) else np.sort(evals)
     k = crossing(ascending, scale)
     if not k:
         return ErgFit()
@@ -50,6 +49,14 @@ def fit_erg(evals: FloatArray, tail: TailFit) -> ErgFit:
         erg_gap=k - tail.n_tail,
         erg_dlambda=(tail.xmin - edge) * scale,
     )
+
+
+@njit(nogil=True, cache=True)
+def _ascends(values: FloatArray) -> bool:
+    for k in range(1, len(values)):
+        if values[k] < values[k - 1]:
+            return False
+    return True
 
 
 @njit(nogil=True, cache=True)

@@ -15,6 +15,10 @@ _INFINITE = 0x7FF0_0000_0000_0000
 """Bits of a float64: all but the sign, and those of infinity. Magnitudes sort as their bits do, NaN last."""
 
 
+_FIRST = 4096
+"""Entries whose mean serves as pivot."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
     """Entries of one matrix: counts, mean, population std, largest magnitude and excess kurtosis.
@@ -58,10 +62,10 @@ class MomentsAccumulator:
         """Account for every entry of a C-contiguous float64 block. Cost: 0.1 ns an entry."""
         flat = block.reshape(-1)
         if self._pivot is None:
-            mean = float(flat[:4096].mean()) if flat.size else 0.0
-            self._pivot = mean if np.isfinite(mean) else 0.0
+            self._pivot = _pivot(flat[:_FIRST])
         self._count += flat.size
-        self._nonfinite += _accumulate(flat, self._pivot, self._sums)
+        if not _accumulate(flat, flat.view(np.int64), self._pivot, self._sums):
+            self._nonfinite += flat.size - int(np.count_nonzero(np.isfinite(flat)))
 
     def result(self) -> Moments:
         """Return the moments of everything added so far."""
@@ -113,12 +117,27 @@ def _power_sums(
     return s1, s2, s3, s4, top, zeros
 
 
-def _accumulate(x: FloatArray, pivot: float, sums: FloatArray) -> int:
-    """Add a block to the sums unless it holds NaN or Inf; return how many of them it holds."""
-    *powers, top, zeros = _power_sums(x, x.view(np.int64), pivot)
+@njit(nogil=True, cache=True)
+def _accumulate(x: FloatArray, bits: NDArray[np.int64], pivot: float, sums: FloatArray) -> bool:
+    """Add a block to the sums, or return False where it holds NaN or Inf."""
+    s1, s2, s3, s4, top, zeros = _power_sums(x, bits, pivot)
     if top >= _INFINITE:
-        return int(x.size - np.count_nonzero(np.isfinite(x)))
-    sums[:4] += powers
-    sums[4] = max(sums[4], np.int64(top).view(np.float64))
+        return False
+    sums[0] += s1
+    sums[1] += s2
+    sums[2] += s3
+    sums[3] += s4
     sums[5] += zeros
-    return 0
+    magnitudes = sums.view(np.int64)
+    magnitudes[4] = max(magnitudes[4], top)
+    return True
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc"})
+def _pivot(x: FloatArray) -> float:
+    """The mean, or 0 where that is not finite."""
+    total = 0.0
+    for k in range(len(x)):
+        total += x[k]
+    mean = total / max(len(x), 1)
+    return mean if isfinite(mean) else 0.0

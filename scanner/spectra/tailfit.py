@@ -26,6 +26,7 @@ WEIGHTWATCHER_LEAST_TAIL = 8
 """Least tail of a sample below 20; a sample below 8 is its own tail."""
 
 _EPS = float(np.finfo(np.float64).eps)
+_ERROR = 10.0 * _EPS
 EIGENVALUE_ERROR = {"gram_f32": 32.0 * float(np.finfo(np.float32).eps)}
 """Error of any eigenvalue over lambda_max where it is not 10 eps: a float64 Gram matrix errs by 1 to 10 eps
 (measured on 42 matrices against a float64 SVD), a float32 one by up to 23 (39 matrices against float64)."""
@@ -62,15 +63,14 @@ def fit_tail(
     of `closest_tail`; O(n) memory. Source: Clauset, Shalizi and Newman 2009, sections 3.1 and 3.3, with the
     maximum-likelihood alpha of equation 3.1.
     """
-    method = spectrum_or_evals.method if isinstance(spectrum_or_evals, Spectrum) else "gram_f64"
-    evals = _ascending(
-        spectrum_or_evals.evals if isinstance(spectrum_or_evals, Spectrum) else spectrum_or_evals
-    )
-    error = EIGENVALUE_ERROR.get(method, 10.0 * _EPS)
+    if isinstance(spectrum_or_evals, Spectrum):
+        evals, error = spectrum_or_evals.evals, EIGENVALUE_ERROR.get(spectrum_or_evals.method, _ERROR)
+    else:
+        evals, error = _ascending(spectrum_or_evals), _ERROR
     if profile == "default":
         return _fit_hs1(evals, rules or TailRules(), error)
     if profile == "weightwatcher":
-        return _fit_weightwatcher(evals, error)
+        return fit_as_weightwatcher(evals, error)
     raise ValueError(f"unknown tail-fit profile {profile!r}; choose one of {', '.join(PROFILES)}")
 
 
@@ -80,9 +80,7 @@ def above_cut(evals: ArrayLike, rules: TailRules) -> NDArray[np.float64]:
     Input: (n,), not negative, any order, unit weight^2. Raises ValueError as `fit_tail` does. Cost: one
     pass, and a sort of what is not ascending.
     """
-    x = _ascending(evals)
-    top = float(x[-1]) if x.size else 0.0
-    return _above(x, max(rules.relative_cut, x.size * _EPS) * top)
+    return _resolved(_ascending(evals), rules)
 
 
 def truncated_alpha(mean_log: float, log_range: float) -> float | None:
@@ -119,52 +117,65 @@ def _ascending(evals: ArrayLike) -> NDArray[np.float64]:
     return x
 
 
+def _resolved(ascending: NDArray[np.float64], rules: TailRules) -> NDArray[np.float64]:
+    top = float(ascending[-1]) if ascending.size else 0.0
+    return _above(ascending, max(rules.relative_cut, ascending.size * _EPS) * top)
+
+
 def _above(ascending: NDArray[np.float64], cut: float) -> NDArray[np.float64]:
-    return ascending[np.searchsorted(ascending, cut, side="right") :]
+    return ascending[ascending.searchsorted(cut, side="right") :]
 
 
 def _fit_hs1(evals: NDArray[np.float64], rules: TailRules, error: float) -> TailFit:
-    x = above_cut(evals, rules)
+    x = _resolved(evals, rules)
     if len(x) < max(rules.min_evals, 1):
         return TailFit(estimator=estimator_of(rules), status=FitStatus.TOO_FEW_EVALS)
     if x[0] == x[-1]:
         return TailFit(estimator=estimator_of(rules), status=FitStatus.CONSTANT)
     if rules.xmax == "max":
         return _truncated_winner(x, rules.min_tail)
-    nothing = TailFit(estimator=ESTIMATOR, status=FitStatus.NO_CANDIDATE)
-    return _winner(x, error, nothing, min_tail=rules.min_tail, distinct=True)
+    fit = _winner(x, ESTIMATOR, error, min_tail=rules.min_tail, distinct=True)
+    return fit or TailFit(estimator=ESTIMATOR, status=FitStatus.NO_CANDIDATE)
 
 
-def _fit_weightwatcher(evals: NDArray[np.float64], error: float) -> TailFit:
-    """Repeat WWFit of WeightWatcher 0.7.7, except that alpha = inf or 0 of equal eigenvalues is a failure."""
-    failed = TailFit(estimator=WEIGHTWATCHER, status=FitStatus.FAILED)
+def fit_as_weightwatcher(evals: NDArray[np.float64], error: float = _ERROR) -> TailFit:
+    """Repeat WWFit of WeightWatcher 0.7.7, except that alpha = inf or 0 of equal eigenvalues is a failure.
+
+    `evals` are known to be finite, not negative and ascending; see `fit_tail`.
+    """
     x = _above(evals, WEIGHTWATCHER_CUT)
+    return _weightwatcher_winner(x, error) or TailFit(estimator=WEIGHTWATCHER, status=FitStatus.FAILED)
+
+
+def _weightwatcher_winner(x: NDArray[np.float64], error: float) -> TailFit | None:
     n = len(x)
     if n < 2:
-        return failed
+        return None
     small = n < _WW_SMALL_SAMPLE
     rule = {"correction": 1.0, "least_excess": _WW_SMALL_MIN_EXCESS} if small else {}
     min_tail = min(WEIGHTWATCHER_LEAST_TAIL, n) if small else 2
-    fit = _winner(x, error, failed, min_tail=min_tail, **rule)
-    constant_pair_wins = not small and x[-2] == x[-1] and (fit.D_ks or 1.0) > _WW_CONSTANT_TAIL_D
-    return failed if constant_pair_wins else fit
+    fit = _winner(x, WEIGHTWATCHER, error, min_tail=min_tail, **rule)
+    constant_pair_wins = not small and x[-2] == x[-1] and fit and (fit.D_ks or 1.0) > _WW_CONSTANT_TAIL_D
+    return None if constant_pair_wins else fit
 
 
-def _winner(x: NDArray[np.float64], error: float, nothing: TailFit, *, min_tail: int, **rule: Any) -> TailFit:
-    """Search the tails for the least distance and describe the winner; `nothing` where there is none.
+def _winner(
+    x: NDArray[np.float64], estimator: str, error: float, *, min_tail: int, **rule: Any
+) -> TailFit | None:
+    """Search the tails for the least distance and describe the winner; None where there is none.
 
     `error` is the relative error of the largest eigenvalue; that of x_i is xmax / x_i times as large.
     """
     from scanner.spectra.search import best_fit
 
-    logs, two_sided = np.log(x / x[-1]), nothing.estimator == ESTIMATOR
+    logs, two_sided = np.log(x / x[-1]), estimator == ESTIMATOR
     fit = best_fit(x, logs, error=error, min_tail=min_tail, two_sided=two_sided, **rule)
     i, b = fit.start, fit.exponent
     if i < 0:
-        return nothing
+        return None
     n_tail, log_range = len(x) - i, -float(logs[i])
     return TailFit(
-        estimator=nothing.estimator,
+        estimator=estimator,
         status=FitStatus.OK,
         alpha=1.0 + b,
         alpha_stderr=b / math.sqrt(n_tail),

@@ -19,7 +19,7 @@ from numba import njit
 
 from scanner.spectra.erg import crossing
 from scanner.spectra.estimators import WeightWatcherClip, weightwatcher_clip, weightwatcher_peak
-from scanner.spectra.tailfit import WEIGHTWATCHER_CUT, WEIGHTWATCHER_LEAST_TAIL, fit_tail
+from scanner.spectra.tailfit import WEIGHTWATCHER_CUT, WEIGHTWATCHER_LEAST_TAIL, fit_as_weightwatcher
 from schemas.results import FitStatus, TailFit
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ class Fitted(NamedTuple):
 
 def fit_squares(sigma: NDArray[np.float64]) -> Fitted:
     """WeightWatcher's fit to the squares of singular values (slices, M), scaled as it scales them."""
-    evals = np.sort(sigma * sigma, axis=None)
-    return Fitted(evals, fit_tail(evals, "weightwatcher"))
+    evals = _squares(sigma)
+    return Fitted(evals, fit_as_weightwatcher(evals))
 
 
 def compat_row(
@@ -141,7 +141,7 @@ def compat_row(
     Raises:
         ValueError: a wrong shape, or values that are negative, NaN or infinite.
 
-    Cost: the tail fit, with "clip_xmax" up to ten of them; see `fit_tail`.
+    Cost: the tail fit, with "clip_xmax" up to ten of them; see `tailfit.fit_tail`.
     """
     _require_slices(singular_values.shape, N, M)
     sigma = singular_values * math.sqrt(slice_of / 2.0) if is_conv2d else singular_values
@@ -179,11 +179,17 @@ def _require_slices(shape: tuple[int, ...], N: int, M: int) -> None:
 def _fit(sigma: NDArray[np.float64], fix_fingers: FixFingers) -> tuple[Fitted, WeightWatcherClip | None]:
     if fix_fingers == "off":
         return fit_squares(sigma), None
-    evals = np.sort(sigma * sigma, axis=None)
+    evals = _squares(sigma)
     if fix_fingers == "xmin_peak":
         return Fitted(evals, weightwatcher_peak(evals)), None
     clip = weightwatcher_clip(evals)
     return Fitted(evals, clip.fit), clip
+
+
+def _squares(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+    evals = np.square(sigma).reshape(-1)
+    evals.sort()
+    return evals
 
 
 def _limits(fit: TailFit) -> tuple[float, float]:
