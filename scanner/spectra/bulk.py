@@ -145,16 +145,16 @@ def _over_mean_squares(slices: FloatArray, N: int) -> FloatArray:
 
 @njit(nogil=True, cache=True)
 def _converge(lam: FloatArray, scale: float, edge_unit: float) -> tuple[float, int, int, float]:
-    """Variance and size of the bulk at the fixed point, and the number and share of what lies beyond its edge.
+    """Variance and size of the bulk at the fixed point, number and share of what lies beyond its edge.
 
     A step that would leave fewer than a quarter inside is not taken, so that word embeddings, a long tail
     without a plateau, keep a bulk.
     """
     sigma2 = _middle(lam) / scale
-    inside = np.searchsorted(lam, sigma2 * edge_unit, side="right")
+    inside = int(np.searchsorted(lam, sigma2 * edge_unit, side="right"))
     for _ in range(_MAX_ROUNDS):
         before, step = sigma2, _middle(lam[:inside]) / scale
-        size = np.searchsorted(lam, step * edge_unit, side="right")
+        size = int(np.searchsorted(lam, step * edge_unit, side="right"))
         if size < len(lam) / 4:
             break
         sigma2, inside = step, size

@@ -67,18 +67,18 @@ def _ranks(slices: FloatArray) -> tuple[bool, NDArray[np.intp]]:
     """Whether no slice (slices, M) has lost a rank, and which may hold sv_min and do not resolve it."""
     least, error = slices[:, 0], _SAFE * slices[:, -1]
     contends = least + error >= (least - error).max()
-    return (least > error).all(), np.flatnonzero(contends & (error > 2 * RELATIVE * least))
+    return bool((least > error).all()), np.flatnonzero(contends & (error > 2 * RELATIVE * least))
 
 
 def least_singular_value(matrix: FloatArray, evals: FloatArray, error: float) -> float | None:
     """Least singular value of a matrix whose Gram eigenvalues, ascending, are known to within `error`.
 
-    Rectangular or tiny: by SVD. Square: inverse iteration, each step of which also takes out the vector of
-    another eigenvalue, as these are known: x <- (W^T W)^-1 x - x / lambda_j. By the theorem of Kato and Temple
-    s = |W v| is within residual^2 / gap of a singular value, the residual being that of W^T u = s v for
-    W v = s u, the gap the distance of s to the next one; it is the least, since all others are beyond the
-    gap. None when the two least cannot be told apart, when rounding in W v is too much for s, or after 25
-    steps. Cost: 2/3 M^3 flops and 4 M^2 a step, of which 5 are enough but for the two least close together.
+    Rectangular or tiny: by SVD. Square: inverse iteration, a step of which also takes out the vector of
+    another eigenvalue, as these are known: x <- (W^T W)^-1 x - x / lambda_j. By the theorem of Kato and
+    Temple s = |W v| is within residual^2 / gap of a singular value, the residual being that of W^T u = s v
+    for W v = s u, the gap the distance of s to the next one; it is the least, since all others are beyond
+    the gap. None when the two least cannot be told apart, when rounding in W v is too much for s, or after
+    35 steps. Cost: 2/3 M^3 flops and 4 M^2 a step; seven are enough unless the least lie close together.
     """
     if matrix.shape[0] != matrix.shape[1] or len(matrix) <= _SOLVED_WHOLE:
         return float(np.linalg.svd(matrix, compute_uv=False)[-1])
@@ -134,5 +134,5 @@ def _trace_log_is_certain(evals: FloatArray, error: float) -> bool:
         before, total = total, total + math.log(evals[-k] * scale)
         if total < 0.0:
             room, nearest = error / evals[-k], min(abs(before), -total) if k > 1 else -total
-            return room <= RELATIVE and nearest > k * room
+            return bool(room <= RELATIVE and nearest > k * room)
     return False

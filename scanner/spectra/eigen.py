@@ -7,6 +7,8 @@ the tail of any spectrum with lambda_max/xmin below 1e8 is exact to 1e-8 or far 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import iadd
 from typing import Any, Protocol
 
 import numpy as np
@@ -125,14 +127,18 @@ def spectrum_of(slices: FloatArray, shape: Sequence[int], method: str, device: s
 
     Raises NumericsError (eigensolver_error) for NaN, Inf, or a scale at the end of float64's range.
     """
-    pooled = len(shape) > 2
+    known = _read_only(np.maximum(slices, 0.0))
+    evals = known[0]
+    if pooled := len(shape) > 2:
+        evals = known.flatten()
+        evals.sort()
     return Spectrum(
-        evals=_checked(np.sort(slices, axis=None) if pooled else slices[0]),
+        evals=_checked(evals),
         N=max(shape[:2]),
         M=min(shape[:2]),
         method=method,
         device=device,
-        slices=_read_only(np.maximum(slices, 0.0)) if pooled else None,
+        slices=known if pooled else None,
     )
 
 
@@ -189,16 +195,15 @@ def _kernel_first(piece: FloatArray) -> FloatArray:
 
 
 def _conv_gram(weights: Weights, block: int, observe: Callable[[FloatArray], None]) -> FloatArray:
-    rows, columns = weights.shape[:2]
-    kernel = int(np.prod(weights.shape[2:]))
-    side = min(rows, columns)
-    total = np.zeros((kernel, side, side))
-    for piece in blocks(weights, block):
-        observe(piece)
-        slices = _kernel_first(piece)
-        flipped = slices.transpose(0, 2, 1)
-        total += flipped @ slices if rows >= columns else slices @ flipped
-    return total
+    tall = weights.shape[0] >= weights.shape[1]
+    return reduce(iadd, (_slice_grams(piece, tall, observe) for piece in blocks(weights, block)))
+
+
+def _slice_grams(piece: FloatArray, tall: bool, observe: Callable[[FloatArray], None]) -> FloatArray:
+    observe(piece)
+    slices = _kernel_first(piece)
+    flipped = slices.transpose(0, 2, 1)
+    return flipped @ slices if tall else slices @ flipped
 
 
 def _conv_svd(weights: Weights, observe: Callable[[FloatArray], None]) -> FloatArray:
@@ -210,7 +215,7 @@ def _conv_svd(weights: Weights, observe: Callable[[FloatArray], None]) -> FloatA
 
 
 def _checked(evals: FloatArray) -> FloatArray:
-    top = evals[-1] if evals.size else 0.0
+    top = float(evals[-1]) if evals.size else 0.0
     if np.isnan(evals).any():
         raise NumericsError(FailureKind.EIGENSOLVER_ERROR, "the eigensolver returned NaN")
     if top > 0 and not 1 / _MAGNITUDE < top < _MAGNITUDE:
@@ -218,7 +223,7 @@ def _checked(evals: FloatArray) -> FloatArray:
             FailureKind.EIGENSOLVER_ERROR,
             f"lambda_max {top:.1e} leaves the range of float64: rescale the weights",
         )
-    return _read_only(np.maximum(evals, 0.0))
+    return _read_only(evals)
 
 
 def _read_only(array: FloatArray) -> FloatArray:

@@ -1,8 +1,8 @@
 """Compiled: inverse iteration to the least singular pair of a square matrix whose others are known.
 
-A step x <- (W^T W)^-1 x - x / lambda_j makes the vector of the least eigenvalue grow (Golub & Van Loan, Matrix
-Computations, 8.2.2) and takes out that of another one, lambda_j, so that after a few steps little is left of
-any but the least. Matrices are given so that what is read together lies together.
+A step x <- (W^T W)^-1 x - x / lambda_j makes the vector of the least eigenvalue grow (Golub & Van Loan,
+Matrix Computations, 8.2.2) and takes out that of another one, lambda_j, so that after a few steps little is
+left of any but the least. Views of a few numbers would cost more than the sums over them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def _solve(columns: NDArray[np.float64], pivots: NDArray[np.int32], x: NDArray[n
 
 
 @_compiled
-def _solve_transposed(columns: NDArray[np.float64], pivots: NDArray[np.int32], x: NDArray[np.float64]) -> None:
+def _solve_transposed(
+    columns: NDArray[np.float64], pivots: NDArray[np.int32], x: NDArray[np.float64]
+) -> None:
     """Put A^-T x in place of x."""
     n = len(x)
     for k in range(n):
@@ -68,7 +70,7 @@ def _norm(x: NDArray[np.float64]) -> float:
 
 @_compiled
 def _residual(matrix: NDArray[np.float64], v: NDArray[np.float64]) -> tuple[float, float]:
-    """s = |W v| for a unit vector v, and the residual |W^T u - s v| where W v = s u."""
+    """Singular value s = |W v| for a unit vector v, and the residual |W^T u - s v| where W v = s u."""
     n = len(v)
     image, back = np.zeros(n), np.zeros(n)
     for i in range(n):
@@ -92,10 +94,10 @@ def closer(
     evals: NDArray[np.float64],
     x: NDArray[np.float64],
 ) -> tuple[float, float]:
-    """Turn x towards the least right singular vector v of W; return s = |W v| and the residual of W^T u = s v.
+    """Turn x into a unit vector nearer to the least right singular one; return what `_residual` says of it.
 
     `columns` and `pivots` are LAPACK's factors of the transpose of W, its columns as rows; `evals` the least
-    eigenvalues of W^T W, ascending. Cost 4 M^2 multiplications for each of `evals`.
+    eigenvalues of W^T W, ascending. Cost 2 M^2 multiplications for each of `evals`.
     """
     for j in range(1, len(evals) + 1):
         ratio = evals[0] / evals[j] if j < len(evals) else 0.0

@@ -128,6 +128,23 @@ def test_the_least_singular_value_of_a_large_square_matrix(ratio):
     assert found == pytest.approx(exact, rel=1e-9)
 
 
+@pytest.mark.parametrize("side", [9, 16, 33, 64])
+def test_the_least_singular_value_of_a_slice(side):
+    array = student(side, side)
+    evals = solve(DenseWeights(array)).evals
+    found = least_singular_value(array, evals, 64 * 2.2e-16 * evals[-1])
+    assert found == pytest.approx(np.linalg.svd(array, compute_uv=False)[-1], rel=1e-11)
+
+
+@pytest.mark.parametrize("apart", [0.5, 0.2])
+def test_several_small_singular_values_close_together(apart):
+    sigma = np.append(np.linspace(0.1, 3.0, 54), 1e-3 * (1 + apart * np.arange(10)))
+    array = with_evals(sigma**2)
+    evals = solve(DenseWeights(array)).evals
+    found = least_singular_value(array, evals, 64 * 2.2e-16 * evals[-1])
+    assert found == pytest.approx(1e-3, rel=1e-9)
+
+
 def test_two_least_singular_values_that_cannot_be_told_apart_have_no_answer():
     sigma = np.append(np.linspace(0.1, 3.0, 198), [1e-4, 1.0000001e-4])
     array = with_evals(sigma**2)
