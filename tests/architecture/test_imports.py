@@ -120,6 +120,8 @@ SITES = {
         "jobs/verbs/output.py",
         "jobs/lake/compaction.py",
         "jobs/lake/merging.py",
+        "jobs/lake/mergedfiles.py",
+        "jobs/lake/words.py",
         "jobs/verbs/compacting.py",
         "jobs/verbs/forecast.py",
         "jobs/verbs/correlating.py",
