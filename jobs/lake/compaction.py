@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.lake.files import write_table
 from jobs.lake.generations import (
     EMPTY,
     KEY,
@@ -30,7 +31,7 @@ from jobs.lake.generations import (
 )
 from jobs.lake.mergedfiles import MergedFiles, conformed
 from jobs.lake.merging import Form, Key, Piece, merge, pieces_of, read_parts
-from jobs.lake.store import RETRY, Store, write_table
+from jobs.lake.store import RETRY, Store
 from schemas.errors import LakeError
 from schemas.refs import RepoRef
 from schemas.tables import SCHEMAS

@@ -127,13 +127,14 @@ def _chunks(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
 def _rows_of(chunk: Sequence[Piece], shared: "_Shared", streams: dict[Path, "_Stream"]) -> pa.Table:
     """The rows of a chunk in the order of its pieces."""
     own = [piece.path for piece in chunk if piece.form is Form.OWN]
-    beside = [piece for piece in chunk if piece.form is Form.SHARED]
-    tables = ([worded(_read(own))] if own else []) + ([shared.take(beside)] if beside else [])
+    beside = [shared.rows_of(piece) for piece in chunk if piece.form is Form.SHARED]
+    tables = ([worded(_read(own))] if own else []) + ([pa.concat_tables(beside)] if beside else [])
     stored: dict[Path, int] = {}
     for piece in (piece for piece in chunk if piece.form is Form.MERGED):
         stored[piece.path] = stored.get(piece.path, 0) + piece.rows
     tables += [streams[path].take(rows) for path, rows in stored.items()]
-    table = joined([filled(table, _LAYERS) for table in tables])
+    full = [filled(table, _LAYERS) for table in tables]
+    table = joined(full) if len(full) > 1 else full[0]
     return filled(trimmed(_in_order(table, [piece.key for piece in chunk])), _LAYERS)
 
 
@@ -146,14 +147,15 @@ class _Shared:
     def __init__(self, paths: Sequence[Path]) -> None:
         with ThreadPoolExecutor(_LANES) as readers:
             tables = list(readers.map(_decoded, paths))
+        together = joined(tables) if tables else _LAYERS.empty_table()
         starts = accumulate((table.num_rows for table in tables), initial=0)
-        self._starts = dict(zip(paths, starts, strict=False))
-        self._rows = joined(tables) if tables else _LAYERS.empty_table()
+        sizes = (table.num_rows for table in tables)
+        places = zip(paths, starts, sizes, strict=False)
+        self._tables = {path: together.slice(start, rows) for path, start, rows in places}
 
-    def take(self, pieces: Sequence[Piece]) -> pa.Table:
-        """The rows of `pieces` in their order."""
-        starts = ((self._starts[piece.path] + piece.start, piece.rows) for piece in pieces)
-        return self._rows.take(np.concatenate([np.arange(start, start + rows) for start, rows in starts]))
+    def rows_of(self, piece: Piece) -> pa.Table:
+        """The rows of one model; nothing is copied."""
+        return self._tables[piece.path].slice(piece.start, piece.rows)
 
 
 class _Stream:
@@ -178,19 +180,21 @@ class _Stream:
             taken.append(batch.slice(0, rows))
             rows -= taken[-1].num_rows
             self._rest = batch.slice(taken[-1].num_rows) if taken[-1].num_rows < batch.num_rows else None
-        return pa.Table.from_batches(taken)
+        return pa.Table.from_batches(taken).unify_dictionaries()
 
 
 def _decoded(path: Path) -> pa.Table:
-    return filled(_opened(path).read(use_threads=False), _LAYERS)
+    with pa.OSFile(str(path)) as file:
+        whole = pa.BufferReader(file.read_buffer())
+    return _opened(path, whole).read(use_threads=False)
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    """A file whose texts are read as dictionaries, which it holds. Raises LakeError where it is damaged."""
+def _opened(path: Path, source: pa.NativeFile | None = None) -> pq.ParquetFile:
+    """A file whose texts are read as the dictionaries that it holds. Raises LakeError where it is damaged."""
     try:
-        about = pq.read_metadata(path)
+        about = pq.read_metadata(source or path)
         texts = [field.name for field in about.schema.to_arrow_schema() if pa.types.is_string(field.type)]
-        return pq.ParquetFile(path, metadata=about, read_dictionary=texts)
+        return pq.ParquetFile(source or path, metadata=about, read_dictionary=texts)
     except (OSError, pa.ArrowException) as error:
         raise LakeError(f"cannot read {path}: {error}") from error
 
@@ -201,6 +205,8 @@ def _in_order(table: pa.Table, keys: Sequence[Key]) -> pa.Table:
     starts = _run_starts(table)
     lengths = np.diff([*starts, table.num_rows])
     ranks = np.array([rank[key] for key in _keys_at(table, starts)], int)
+    if np.all(ranks[1:] >= ranks[:-1]):
+        return table.combine_chunks()
     order = np.argsort(ranks, kind="stable")
     runs = [
         table.slice(start, rows)

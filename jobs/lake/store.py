@@ -16,7 +16,6 @@ repositories, both named SCAN-00000.shared (gathering.py); one that failed has p
 compaction the parts of a table lie in a folder of their generation (generations.py).
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -30,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from jobs.lake.files import write_part, write_table
 from jobs.lake.gathering import Gathering, Model
 from jobs.lake.generations import (
     EMPTY,
@@ -45,7 +45,6 @@ from jobs.lake.generations import (
     sweep,
     write_marker,
 )
-from jobs.lake.snapshot import LIVE_SET
 from scanner.diagnosis.flags import judge, model_findings
 from schemas.config import ScanConfig
 from schemas.errors import LakeError
@@ -172,12 +171,6 @@ class Store:
         """Write or overwrite the row of one scan."""
         self._write("runs", self.part("runs", run.scan_id), [run])
 
-    def save_models(self, table: Any, live_set: str) -> None:
-        """Replace the snapshot of the models view by an Arrow table of that schema made from `live_set`."""
-        schema = SCHEMAS["models"]
-        stamped = schema.with_metadata({**schema.metadata, LIVE_SET: live_set})
-        write_table(table.cast(stamped), self.path / "models" / "models.parquet")
-
     def move_on(self) -> None:
         """Make the next generation of parts, which must be complete and durable, the live one."""
         version, _ = read_marker(self.path)
@@ -280,34 +273,6 @@ def _layers(models: Sequence[Model]) -> Any:
     place = table.schema.get_field_index("scan_id")
     stamp = pa.array([scan_id] * table.num_rows, pa.string())
     return table.set_column(place, table.schema.field(place), stamp)
-
-
-def write_part(table: Any, path: Path) -> None:
-    """A small part: only the columns that hold a value, since each costs its readers and writers the same.
-
-    The empty part of the folder has them all, with what the schema says of them, and every view reads it too.
-    """
-    held = [name for name in table.column_names if table.column(name).null_count < table.num_rows]
-    write_table(table.select(held) if held else table, path, store_schema=False, write_statistics=list(KEY))
-
-
-def write_table(table: Any, path: Path, **options: Any) -> None:
-    """Temp name, fsync, atomic rename: a reader sees the old file or the new one, never a half of it.
-
-    A small file of many columns is written in half of the time that zstd takes, at equal size.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as handle:
-            words = [field.name for field in table.schema if pa.types.is_string(field.type)]
-            pq.write_table(table, handle, compression="lz4", use_dictionary=words, **options)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise LakeError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _create(path: Path) -> None:

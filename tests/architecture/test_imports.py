@@ -120,6 +120,7 @@ SITES = {
         "jobs/verbs/output.py",
         "jobs/lake/compaction.py",
         "jobs/lake/merging.py",
+        "jobs/lake/files.py",
         "jobs/lake/mergedfiles.py",
         "jobs/lake/words.py",
         "jobs/verbs/compacting.py",

@@ -324,6 +324,29 @@ def test_a_stale_snapshot_is_never_shown(lake, change):
     assert [tuple(row.values()) for row in found] == expected
 
 
+@pytest.mark.parametrize(
+    ("large", "at_rest", "question", "renewed"),
+    [
+        (0, 0.0, "SELECT count(*) AS n FROM leaderboard", True),
+        (0, 0.0, "SELECT count(*) AS n FROM layers", False),
+        (0, 0.0, "SHOW TABLES", False),
+        (0, 600.0, "SELECT count(*) AS n FROM models", False),
+        (1_000_000_000, 0.0, "SELECT count(*) AS n FROM models", False),
+    ],
+)
+def test_a_question_renews_the_snapshot_of_a_large_lake_at_rest(
+    lake, monkeypatch, large, at_rest, question, renewed
+):
+    monkeypatch.setattr(snapshot, "LARGE", large)
+    monkeypatch.setattr(snapshot, "AT_REST", at_rest)
+    true = contents(lake, "models")
+    assert not snapshot.is_current(lake)
+    answer = rows(lake, question)
+    assert (snapshot.is_current(lake), rows(lake, question)) == (renewed, answer)
+    assert contents(lake, "models") == true
+    assert list((lake / "models").glob("*.tmp")) == []
+
+
 # Readers and kills
 
 COUNT = "SELECT count(*) AS n, count(DISTINCT (repo_id, revision, matrix_index)) AS k FROM layers"
