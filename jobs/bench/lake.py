@@ -10,7 +10,13 @@ import pyarrow.parquet as pq
 from jobs.bench.synthetic import write_model
 from jobs.engine.driver import Request, run_scan
 from jobs.engine.progress import quiet_progress
+from jobs.lake.files import write_part
+from jobs.lake.generations import merged_file, shared_part
+from jobs.lake.mergedfiles import MergedFiles, filled
+from jobs.lake.store import Store
 from schemas.config import profile_config
+from schemas.refs import RepoRef
+from schemas.tables import SCHEMAS
 from schemas.work import Target
 
 ROWS = 300
@@ -25,13 +31,49 @@ def grown(folder: Path, rows: int) -> Path:
     """A lake of about `rows` layers in large ordered files, with its snapshot of the models."""
     lake, model = folder / "lake", write_model(folder / "model", [[(_SIDE, _SIDE)] * ROWS])
     _scan(lake, model)
-    base = {table: _only_part(lake / table) for table in ("layers", "repositories")}
+    base = {table: _base_part(lake / table) for table in ("layers", "repositories")}
     for models in _blocks(rows // ROWS):
         for table, one in base.items():
             part = lake / table / f"bench-{models.start:07}.parquet"
             pq.write_table(_multiplied(one, models), part, compression="zstd")
     _scan(lake, model)
     return lake
+
+
+def scattered(folder: Path, models: int, together: int) -> Path:
+    """A lake of small parts as scans leave them: of one model, or of `together` that lie apart by name."""
+    lake, model = (
+        folder / f"by-{together}",
+        write_model(folder / f"model-{together}", [[(_SIDE, _SIDE)] * ROWS]),
+    )
+    _scan(lake, model)
+    base = {table: _base_part(lake / table) for table in ("layers", "repositories")}
+    stride = models // together
+    with Store.writing(lake) as store:
+        for first in range(stride):
+            for table, one in base.items():
+                chosen = range(first, stride * together, stride)
+                write_part(_multiplied(one, chosen), _part_of(store, table, one, chosen))
+    return lake
+
+
+def interleaved(folder: Path, models: int) -> list[Path]:
+    """Two merged files of every other model each, from the lake that `scattered` made of single ones."""
+    one = filled(_base_part(folder / "by-1" / "layers"), SCHEMAS["layers"])
+    places = [folder / name for name in ("even", "odd")]
+    for first, place in enumerate(places):
+        place.mkdir()
+        with MergedFiles(place) as files:
+            for some in _blocks(models):
+                files.write(_multiplied(one, range(some.start + first, some.stop, 2)))
+    return [merged_file(place, 0) for place in places]
+
+
+def _part_of(store: Store, table: str, one: pa.Table, models: range) -> Path:
+    if len(models) > 1:
+        return shared_part(store.folder(table), "bench", models.start)
+    revision, fingerprint = (one.column(name)[0].as_py() for name in ("revision", "config_fingerprint"))
+    return store.part(table, RepoRef(name_of(models.start), revision).part_key(fingerprint))
 
 
 def name_of(number: int) -> str:
@@ -47,8 +89,8 @@ def _scan(lake: Path, model: Path) -> None:
         run_scan(request, display)
 
 
-def _only_part(folder: Path) -> pa.Table:
-    (part,) = (path for path in folder.glob("*.parquet") if not path.name.startswith("_"))
+def _base_part(folder: Path) -> pa.Table:
+    (part,) = folder.glob("bench--base-*.parquet")
     return pq.read_table(part)
 
 

@@ -78,9 +78,15 @@ def ratios(ours: Sequence[float], theirs: Sequence[float], **facts: Any) -> Resu
 
 
 def figure(
-    name: str, values: Sequence[float], unit: str, at_most: float | None = None, **facts: Any
+    name: str,
+    values: Sequence[float],
+    unit: str,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    **facts: Any,
 ) -> Result:
-    """A Result of repeated measurements of our own, bounded from above."""
+    """A Result of repeated measurements of our own, bounded from above or from below."""
+    bound = at_least if at_most is None else at_most
     return Result(
         name=name,
         value=statistics.median(values),
@@ -88,6 +94,6 @@ def figure(
         high=max(values),
         unit=unit,
         pairs=len(values),
-        target=None if at_most is None else Target(bound=at_most, at_least=False),
+        target=None if bound is None else Target(bound=bound, at_least=at_most is None),
         **facts,
     )

@@ -39,6 +39,7 @@ _ALL = (
     Case("engine", "5 % over the kernels, 1 ms a tiny matrix", engine.overhead),
     Case("startup", "0.4 CPU s", engine.startup),
     Case("forecast", "within 2 x", engine.estimates),
+    Case("compaction", "1,000,000 rows/s of wall time on two cores", lakes.merge_parts),
     Case("questions", "1 s each, cold", lakes.ask_a_large_lake),
 )
 CASES = {case.name: case for case in _ALL}

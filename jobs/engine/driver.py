@@ -17,6 +17,7 @@ from jobs.engine.inprocess import InProcess
 from jobs.engine.ledger import Ledger
 from jobs.engine.progress import Counts, Progress, placed
 from jobs.engine.worker import WorkerSettings
+from jobs.lake import gathering
 from jobs.lake.compaction import compact, is_due
 from jobs.lake.leaderboard import save_snapshot
 from jobs.lake.store import Store
@@ -34,6 +35,7 @@ from schemas.events import (
     Scanned,
     Skip,
     Stage,
+    UnitJob,
 )
 from schemas.refs import RepoRef
 from schemas.results import RowStatus
@@ -151,12 +153,16 @@ class _Scan:
         self._store.save_run(run)
         while not self._ledger.idle:
             while executor.free > 0 and (job := self._ledger.next(time.monotonic())):
+                if isinstance(job, UnitJob) and job.unit.cost > gathering.SECONDS:
+                    self._store.flush()  # this process may be busy with it
                 executor.submit(job)
             events = executor.wait(_TICK)
+            self._store.flush(gathering.SECONDS)
             if not events and executor.free > 0:
                 time.sleep(_TICK / 10)
             for event in events:
                 self._account(event, self._ledger.handle(event, time.monotonic()))
+        self._store.flush()
         finished = self._finished(run)
         self._store.save_run(finished)
         self._tidy()

@@ -9,15 +9,29 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.lake.generations import EMPTY, KEY, PART_KEY, TABLES, folder, loose, merged, merged_file, settle
-from jobs.lake.merging import Key, MergedFiles, Piece, conformed, merge, pieces_of, read_parts
-from jobs.lake.store import RETRY, Store, write_table
+from jobs.lake.files import write_table
+from jobs.lake.generations import (
+    EMPTY,
+    KEY,
+    PART_KEY,
+    TABLES,
+    folder,
+    loose,
+    merged,
+    merged_file,
+    settle,
+    shared,
+)
+from jobs.lake.mergedfiles import MergedFiles, conformed
+from jobs.lake.merging import Form, Key, Piece, merge, pieces_of, read_parts
+from jobs.lake.store import RETRY, Store
 from schemas.errors import LakeError
 from schemas.refs import RepoRef
 from schemas.tables import SCHEMAS
@@ -28,6 +42,9 @@ LOOSE_PARTS = 512
 _GROWTH = 2
 """A merged file of layers is written again when it has at most this many times the rows that join it: a row
 is written a few times in the life of a lake, and large files are left alone."""
+
+_AT_ONCE = 1_000_000
+"""Rows of shared parts that are ordered together, some 400 bytes each in memory."""
 
 _SCHEMAS = {
     **{table: SCHEMAS[table] for table in TABLES},
@@ -53,7 +70,7 @@ def survey(store: Store) -> tuple[Parts, ...]:
 
 def is_due(store: Store) -> bool:
     """Whether a table has so many small parts that questions wait for them."""
-    return any(len(_finished(store, table)) > LOOSE_PARTS for table in TABLES)
+    return any(_small(store, table) > LOOSE_PARTS for table in TABLES)
 
 
 def compact(store: Store) -> bool:
@@ -62,7 +79,7 @@ def compact(store: Store) -> bool:
     False if there is nothing to merge. Raises LakeError where the lake cannot be written or a part is
     damaged, and leaves it as it was. Takes about as much room again until the parts it replaced are swept.
     """
-    if not any(_finished(store, table) for table in TABLES):
+    if not any(_small(store, table) for table in TABLES):
         return False
     try:
         places = {table: _fresh(store, table) for table in TABLES}
@@ -79,16 +96,22 @@ def compact(store: Store) -> bool:
 
 def _counted(store: Store, table: str) -> Parts:
     place = store.folder(table)
-    parts, files = len(_finished(store, table)), merged(place)
-    kept = loose(place)
-    size = sum(path.stat().st_size for path in (*files, *(store.part(table, name) for name in kept)))
+    own, together, files = loose(place), shared(place), merged(place)
+    mine = (store.part(table, name) for name in own)
+    size = sum(path.stat().st_size for path in (*files, *together, *mine))
+    finished = len(_finished(store, table))
     return Parts(
         table=table,
-        parts=parts,
-        kept=len(kept) - parts,
+        parts=finished + len(together),
+        kept=len(own) - finished,
         merged_files=len(files),
         mbytes=round(size / 1e6, 3),
     )
+
+
+def _small(store: Store, table: str) -> int:
+    """Parts that a compaction merges."""
+    return len(_finished(store, table)) + len(shared(store.folder(table)))
 
 
 def _finished(store: Store, table: str) -> list[str]:
@@ -121,14 +144,30 @@ def _merge_repositories(store: Store, place: Path) -> dict[str, tuple[Key, int]]
 
 
 def _merge_layers(store: Store, place: Path, promised: dict[str, tuple[Key, int]]) -> None:
-    pieces = [
+    own = [
         Piece(*promised[name][:1], store.part("layers", name), promised[name][1])
         for name in _finished(store, "layers")
     ]
-    left, again = _by_size(merged(store.folder("layers")), sum(piece.rows for piece in pieces))
+    together = [pieces_of(path, Form.SHARED) for path in shared(store.folder("layers"))]
+    rows = sum(piece.rows for piece in chain(own, *together))
+    left, again = _by_size(merged(store.folder("layers")), rows)
     for number, path in enumerate(left):
         _carry(path, merged_file(place, number))
-    merge([*pieces, *(piece for path in again for piece in pieces_of(path))], place, len(left))
+    stored = chain.from_iterable(pieces_of(path, Form.MERGED) for path in again)
+    first, *others = _bounded(together)
+    number = merge([*own, *first, *stored], place, len(left))
+    for pieces in others:
+        number = merge(pieces, place, number)
+
+
+def _bounded(together: Sequence[Sequence[Piece]]) -> list[list[Piece]]:
+    """Pieces of shared parts in as few lists as keep their rows, which are held in memory, below _AT_ONCE."""
+    lists: list[list[Piece]] = [[]]
+    for pieces in together:
+        if lists[-1] and sum(piece.rows for piece in chain(lists[-1], pieces)) > _AT_ONCE:
+            lists.append([])
+        lists[-1] += pieces
+    return lists
 
 
 def _by_size(files: Sequence[Path], rows: int) -> tuple[list[Path], list[Path]]:
@@ -162,7 +201,8 @@ def _parts(store: Store, table: str) -> pa.Table:
 
 
 def _stored(store: Store, table: str) -> list[pa.Table]:
-    return [conformed(pq.read_table(path), _SCHEMAS[table]) for path in merged(store.folder(table))]
+    place = store.folder(table)
+    return [conformed(pq.read_table(path), _SCHEMAS[table]) for path in (*shared(place), *merged(place))]
 
 
 def _write_sorted(table: pa.Table, by: Sequence[str], place: Path) -> None:

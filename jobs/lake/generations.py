@@ -2,7 +2,7 @@
 
     layers/KEY.parquet            generation 0: parts as scans leave them
     layers/000001/_00000.parquet  generation 1: parts merged by a compaction
-    layers/000001/KEY.parquet     and those that came since
+    layers/000001/KEY.parquet     and those that came since, SCAN-00000.shared.parquet among them
 
 `lake.json` names the generation; replacing that file is the one step that makes a compaction seen. A live
 folder loses no rows, and one that is no longer live does not change: whoever has read `lake.json` once may go
@@ -32,6 +32,9 @@ PART_KEY = "part_key"
 """Column of merged failures, unseen by readers: the part a row came from; a part of that name replaces it."""
 GRACE = 600.0
 """Seconds that replaced parts stay for readers that know their names but have not opened them yet."""
+
+SHARED = ".shared"
+"""Ends the name of a part that holds several small models; a key ends in hexadecimal digits."""
 
 _MERGED = re.compile(r"_\d{5}\.parquet")
 _SUFFIX = ".parquet"
@@ -84,9 +87,20 @@ def folder(lake: Path, table: str, generation: int) -> Path:
 
 
 def loose(place: Path) -> list[str]:
-    """Names, without suffix, of the parts in a folder that no compaction merged."""
+    """Names, without suffix, of the parts in a folder that no compaction merged and no others share."""
     names = (entry.name for entry in os.scandir(place))
     return [name[: -len(_SUFFIX)] for name in names if name.endswith(_SUFFIX) and not _of_the_house(name)]
+
+
+def shared(place: Path) -> list[Path]:
+    """Parts in a folder that hold several small models, in order; none of them is written again."""
+    ends = f"{SHARED}{_SUFFIX}"
+    return sorted(place / entry.name for entry in os.scandir(place) if entry.name.endswith(ends))
+
+
+def shared_part(place: Path, scan_id: str, number: int) -> Path:
+    """Name of the part of several small models that a scan writes as its `number`-th."""
+    return place / f"{scan_id}-{number:05}{SHARED}{_SUFFIX}"
 
 
 def merged(place: Path) -> list[Path]:
@@ -127,7 +141,8 @@ def replaced(lake: Path, live: int) -> Iterator[Path]:
 
 
 def _of_the_house(name: str) -> bool:
-    return name == EMPTY or name.startswith(".") or _MERGED.fullmatch(name) is not None
+    ours = name == EMPTY or name.startswith(".") or name.endswith(f"{SHARED}{_SUFFIX}")
+    return ours or _MERGED.fullmatch(name) is not None
 
 
 def _generations(place: Path) -> Iterator[int]:

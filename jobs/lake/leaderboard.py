@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -79,9 +80,14 @@ def connect(lake: Path, query: str | None = None) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def ask(lake: Path, query: str, parameters: list[Any] | None = None) -> Any:
-    """Arrow table of the answer. Raises UsageError with DuckDB's own words when the query is wrong."""
+def ask(lake: Path, query: str, parameters: list[Any] | None = None, *, renew: bool = True) -> Any:
+    """Arrow table of the answer. Raises UsageError with DuckDB's own words when the query is wrong.
+
+    The first question about models to a large lake whose snapshot is stale renews it, unless told not to.
+    """
     try:
+        if renew and not _CATALOGUE.search(query) and "models" in _closed(_wanted(query)):
+            _renew(lake)
         try:
             return _answer(connect(lake, query), query, parameters)
         except duckdb.CatalogException:  # perhaps a view that is named in another way
@@ -94,7 +100,15 @@ def save_snapshot(store: "Store") -> None:
     """Bring the snapshot of the models up to what the lake holds now. Only the writer of the lake may."""
     live_set = snapshot.live_set(store.path)
     if snapshot.stamp(store.path) != live_set:
-        store.save_models(ask(store.path, "SELECT * FROM models"), live_set)
+        snapshot.save(store.path, ask(store.path, "SELECT * FROM models", renew=False), live_set)
+
+
+def _renew(lake: Path) -> None:
+    open_lake(lake)
+    if snapshot.is_worth_it(lake) and not snapshot.is_current(lake):
+        live_set = snapshot.live_set(lake)
+        with suppress(LakeError):  # the question is answered all the same
+            snapshot.save(lake, ask(lake, "SELECT * FROM models", renew=False), live_set)
 
 
 def _answer(connection: duckdb.DuckDBPyConnection, query: str, parameters: list[Any] | None) -> Any:

@@ -1,12 +1,11 @@
 """The rows of many parts and merged files of `layers` -> merged files sorted by model, as a stream."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
+from enum import Enum, auto
+from itertools import accumulate, repeat
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -15,31 +14,40 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.lake.duck import fresh
-from jobs.lake.generations import KEY, merged_file
+from jobs.lake.generations import KEY
+from jobs.lake.mergedfiles import ROW_GROUP, MergedFiles, filled
+from jobs.lake.words import joined, trimmed, worded, worded_schema
 from schemas.errors import LakeError
 from schemas.tables import SCHEMAS
 
 Key = tuple[str, str, str]
 """repo_id, revision, config_fingerprint."""
 
-ROW_GROUP = 100_000
-"""Rows of a row group; with ten thousand, whole columns take twice as long to read."""
-FILE_ROWS = 1_000_000
-"""Rows of a merged file, about 100 MB of layers."""
-_BATCH = 32_768
-"""Rows of a merged file that are decoded at a time; smaller and larger ones cost as much."""
-_READERS = 2
-"""Threads that decode small parts; each has a DuckDB of one thread, since more in one wait for each other."""
+_BATCH = 65_536
+"""Rows of a merged file that are decoded at a time; a batch costs 5 ms beside its rows."""
+_LANES = 2
+"""Threads that decode, order and encode, each its own models; more wait for the memory."""
+_CHUNKS_A_LANE = 2
+"""Chunks from which a second lane is worth a second file."""
+
+
+class Form(Enum):
+    """Where a model lies: in a part of its own, in one with other small models, in a merged file."""
+
+    OWN = auto()
+    SHARED = auto()
+    MERGED = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The rows of one model: `rows` of them in a part of its own, or in turn in a merged file."""
+    """The rows of one model: `rows` of them from row `start` of a file."""
 
     key: Key
     path: Path
     rows: int
-    merged: bool = False
+    start: int = 0
+    form: Form = Form.OWN
 
 
 def read_parts(paths: Sequence[Path], named: str | None = None) -> pa.Table:
@@ -48,13 +56,13 @@ def read_parts(paths: Sequence[Path], named: str | None = None) -> pa.Table:
     By DuckDB, whose threads do not wait for each other as pyarrow's do on small files of many columns. Raises
     LakeError for a damaged part.
     """
-    half = -(-len(paths) // _READERS)
-    with ThreadPoolExecutor(_READERS) as readers:
+    half = -(-len(paths) // _LANES)
+    with ThreadPoolExecutor(_LANES) as readers:
         tables = readers.map(_read, (paths[i : i + half] for i in range(0, len(paths), half)), repeat(named))
         return pa.concat_tables(tables, promote_options="default")
 
 
-def _read(paths: Sequence[Path], named: str | None) -> pa.Table:
+def _read(paths: Sequence[Path], named: str | None = None) -> pa.Table:
     name = "" if named is None else f", regexp_extract(filename, '([^/]*)\\.parquet$', 1) AS {named}"
     query = f"SELECT * EXCLUDE filename{name} FROM read_parquet(?, union_by_name=true, filename=true)"
     with fresh(threads=1) as connection:
@@ -64,119 +72,42 @@ def _read(paths: Sequence[Path], named: str | None) -> pa.Table:
             raise LakeError(f"cannot read the parts to merge: {error}") from error
 
 
-def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema` in its types, NULL where an older part has none; newer ones come after."""
-    newer = [field for field in table.schema if field.name not in schema.names]
-    wanted = pa.schema([*schema, *newer], metadata=schema.metadata)
-    columns = [
-        table.column(field.name).cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(table.num_rows, field.type)
-        for field in wanted
-    ]
-    return pa.table(columns, schema=wanted)
-
-
-def filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns that hold a value, in the types and the order of `schema`; newer ones come after.
-
-    A table without rows keeps all of its columns.
-    """
-    rows = max(table.num_rows, 1)
-    held = {name for name in table.column_names if table.column(name).null_count < rows}
-    newer = (field for field in table.schema if field.name not in schema.names)
-    kept = pa.schema([field for field in (*schema, *newer) if field.name in held], metadata=schema.metadata)
-    return pa.table([table.column(field.name).cast(field.type) for field in kept], schema=kept)
-
-
-def pieces_of(path: Path) -> list[Piece]:
-    """The models of a merged file, in its order."""
-    table = pq.read_table(path, columns=list(KEY))
+def pieces_of(path: Path, form: Form) -> list[Piece]:
+    """The models of a file, in its order. Raises LakeError where it is damaged."""
+    table = _opened(path).read(columns=list(KEY), use_threads=False).combine_chunks()
     starts = _run_starts(table)
     lengths = np.diff([*starts, table.num_rows]).tolist()
-    return [Piece(key, path, n, merged=True) for key, n in zip(_keys_at(table, starts), lengths, strict=True)]
+    found = zip(_keys_at(table, starts), lengths, starts.tolist(), strict=True)
+    return [Piece(key, path, rows, start, form) for key, rows, start in found]
 
 
-def merge(pieces: Sequence[Piece], place: Path, number: int) -> int:
-    """Write all rows of the pieces, sorted by model, to files of `place` from `number` on; how many files.
+def merge(pieces: Sequence[Piece], place: Path, number: int = 0) -> int:
+    """Write all rows of the pieces, sorted by model, to files of `place` from `number` on; next number free.
 
-    Whole merged files are to be merged, in the order of their keys. One thread reads the next row group
-    while this one encodes; memory is two row groups, and the open one of every file, still encoded.
+    Whole merged files are to be merged, in the order of their keys. Each lane writes its own models to files
+    of its own. Memory is what shared parts hold, and a lane's row group and a batch of each merged file.
     """
-    streams = {path: _Stream(path) for path in {piece.path for piece in pieces if piece.merged}}
-    with ThreadPoolExecutor(1) as ahead, MergedFiles(place, number) as files:
-        reading = None
-        for chunk in _chunks(sorted(pieces, key=lambda piece: piece.key)):
-            following = ahead.submit(_gathered, chunk, streams)
-            if reading is not None:
-                files.write(reading.result())
-            reading = following
-        if reading is not None:
-            files.write(reading.result())
-    return files.count
+    chunks = list(_chunks(sorted(pieces, key=lambda piece: piece.key)))
+    shared = _Shared(sorted({piece.path for piece in pieces if piece.form is Form.SHARED}))
+    half = -(-len(chunks) // _LANES) if len(chunks) >= _LANES * _CHUNKS_A_LANE else max(len(chunks), 1)
+    with ThreadPoolExecutor(_LANES) as threads:
+        lanes = [
+            threads.submit(_write, chunks[first : first + half], shared, MergedFiles(place, number + first))
+            for first in range(0, len(chunks), half)
+        ]
+    for lane in lanes:
+        lane.result()
+    return number + len(chunks)
 
 
-class MergedFiles:
-    """Writes merged files of a folder one after the other; each is durable once it is closed."""
-
-    def __init__(self, place: Path, number: int = 0) -> None:
-        self.count = 0
-        self._place = place
-        self._first = number
-        self._rows = 0
-        self._handle: Any = None
-        self._writer: Any = None
-
-    def __enter__(self) -> "MergedFiles":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def write(self, table: pa.Table) -> None:
-        """Append rows; a full file, or one that lacks one of their columns, is closed, the next begun."""
-        if table.num_rows == 0:
-            return
-        if self._writer is not None and (self._rows >= FILE_ROWS or not _fits(table, self._writer.schema)):
-            self._close()
-        if self._writer is None:
-            self._open(table.schema)
-        rows = conformed(table, self._writer.schema).combine_chunks()
-        self._writer.write_table(rows, row_group_size=ROW_GROUP)
-        self._rows += table.num_rows
-
-    def _open(self, schema: pa.Schema) -> None:
-        self._handle = merged_file(self._place, self._first + self.count).open("wb")
-        self._writer = pq.ParquetWriter(self._handle, schema, **_encoding(schema))
-        self.count += 1
-        self._rows = 0
-
-    def _close(self) -> None:
-        if self._writer is None:
-            return
-        self._writer.close()
-        self._writer = None
-        self._handle.flush()
-        os.fsync(self._handle.fileno())
-        self._handle.close()
-
-
-def _fits(table: pa.Table, schema: pa.Schema) -> bool:
-    """Whether rows fit a file of these columns; those they lack are NULL."""
-    return all(f.name in schema.names and f.type == schema.field(f.name).type for f in table.schema)
-
-
-def _encoding(schema: pa.Schema) -> dict[str, Any]:
-    """What is cheap to write: a quarter more than zstd in a second, and a tenth more bytes.
-
-    Floats hardly repeat, and to find that out is a third of the writer's time. A question skips row groups by
-    their model and by nothing else.
-    """
-    return {
-        "compression": "lz4",
-        "use_dictionary": [field.name for field in schema if not pa.types.is_floating(field.type)],
-        "write_statistics": list(KEY),
-    }
+def _write(chunks: Sequence[Sequence[Piece]], shared: "_Shared", files: MergedFiles) -> None:
+    first: dict[Path, int] = {}
+    for piece in (piece for chunk in chunks for piece in chunk if piece.form is Form.MERGED):
+        first.setdefault(piece.path, piece.start)
+    streams = {path: _Stream(path, start) for path, start in first.items()}
+    with files:
+        for chunk in chunks:
+            files.write(_rows_of(chunk, shared, streams))
 
 
 def _chunks(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
@@ -193,26 +124,53 @@ def _chunks(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
         yield chunk
 
 
-def _gathered(chunk: Sequence[Piece], streams: Mapping[Path, "_Stream"]) -> pa.Table:
+def _rows_of(chunk: Sequence[Piece], shared: "_Shared", streams: dict[Path, "_Stream"]) -> pa.Table:
     """The rows of a chunk in the order of its pieces."""
-    parts = [piece.path for piece in chunk if not piece.merged]
-    tables = [read_parts(parts)] if parts else []
+    own = [piece.path for piece in chunk if piece.form is Form.OWN]
+    beside = [shared.rows_of(piece) for piece in chunk if piece.form is Form.SHARED]
+    tables = ([worded(_read(own))] if own else []) + ([pa.concat_tables(beside)] if beside else [])
     stored: dict[Path, int] = {}
-    for piece in chunk:
-        if piece.merged:
-            stored[piece.path] = stored.get(piece.path, 0) + piece.rows
+    for piece in (piece for piece in chunk if piece.form is Form.MERGED):
+        stored[piece.path] = stored.get(piece.path, 0) + piece.rows
     tables += [streams[path].take(rows) for path, rows in stored.items()]
-    schema = SCHEMAS["layers"]
-    table = pa.concat_tables([filled(table, schema) for table in tables], promote_options="default")
-    return filled(_in_order(table, [piece.key for piece in chunk]), schema)
+    full = [filled(table, _LAYERS) for table in tables]
+    table = joined(full) if len(full) > 1 else full[0]
+    return filled(trimmed(_in_order(table, [piece.key for piece in chunk])), _LAYERS)
+
+
+_LAYERS = worded_schema(SCHEMAS["layers"])
+
+
+class _Shared:
+    """Parts of several models each, decoded whole: their models may be anywhere in the order."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        with ThreadPoolExecutor(_LANES) as readers:
+            tables = list(readers.map(_decoded, paths))
+        together = joined(tables) if tables else _LAYERS.empty_table()
+        starts = accumulate((table.num_rows for table in tables), initial=0)
+        sizes = (table.num_rows for table in tables)
+        places = zip(paths, starts, sizes, strict=False)
+        self._tables = {path: together.slice(start, rows) for path, start, rows in places}
+
+    def rows_of(self, piece: Piece) -> pa.Table:
+        """The rows of one model; nothing is copied."""
+        return self._tables[piece.path].slice(piece.start, piece.rows)
 
 
 class _Stream:
-    """A merged file from its first row to its last: chunks end anywhere, and no row is decoded twice."""
+    """A merged file from row `start` to its last: chunks end anywhere, and no row is decoded twice."""
 
-    def __init__(self, path: Path) -> None:
-        self._batches = pq.ParquetFile(path).iter_batches(_BATCH, use_threads=False)
+    def __init__(self, path: Path, start: int) -> None:
+        file = _opened(path)
+        first = 0
+        while start and start >= (size := file.metadata.row_group(first).num_rows):
+            first, start = first + 1, start - size
+        groups = range(first, file.num_row_groups)
+        self._batches = file.iter_batches(_BATCH, row_groups=groups, use_threads=False)
         self._rest: pa.RecordBatch | None = None
+        if start:
+            self.take(start)
 
     def take(self, rows: int) -> pa.Table:
         """The next `rows` rows."""
@@ -222,29 +180,50 @@ class _Stream:
             taken.append(batch.slice(0, rows))
             rows -= taken[-1].num_rows
             self._rest = batch.slice(taken[-1].num_rows) if taken[-1].num_rows < batch.num_rows else None
-        return pa.Table.from_batches(taken)
+        return pa.Table.from_batches(taken).unify_dictionaries()
+
+
+def _decoded(path: Path) -> pa.Table:
+    with pa.OSFile(str(path)) as file:
+        whole = pa.BufferReader(file.read_buffer())
+    return _opened(path, whole).read(use_threads=False)
+
+
+def _opened(path: Path, source: pa.NativeFile | None = None) -> pq.ParquetFile:
+    """A file whose texts are read as the dictionaries that it holds. Raises LakeError where it is damaged."""
+    try:
+        about = pq.read_metadata(source or path)
+        texts = [field.name for field in about.schema.to_arrow_schema() if pa.types.is_string(field.type)]
+        return pq.ParquetFile(source or path, metadata=about, read_dictionary=texts)
+    except (OSError, pa.ArrowException) as error:
+        raise LakeError(f"cannot read {path}: {error}") from error
 
 
 def _in_order(table: pa.Table, keys: Sequence[Key]) -> pa.Table:
-    """Runs of rows in the order of their keys; inside a run nothing moves."""
+    """Runs of rows in the order of their keys, in one piece; inside a run nothing moves."""
     rank = {key: i for i, key in enumerate(keys)}
     starts = _run_starts(table)
-    ranks = np.array([rank[key] for key in _keys_at(table, starts)])
+    lengths = np.diff([*starts, table.num_rows])
+    ranks = np.array([rank[key] for key in _keys_at(table, starts)], int)
     if np.all(ranks[1:] >= ranks[:-1]):
-        return table
-    each = np.repeat(ranks, np.diff([*starts, table.num_rows]))
-    return table.take(np.argsort(each, kind="stable"))
+        return table.combine_chunks()
+    order = np.argsort(ranks, kind="stable")
+    runs = [
+        table.slice(start, rows)
+        for start, rows in zip(starts[order].tolist(), lengths[order].tolist(), strict=True)
+    ]
+    return pa.concat_tables(runs or [table]).combine_chunks()
 
 
 def _run_starts(table: pa.Table) -> np.ndarray:
-    """Rows at which a key begins."""
+    """Rows at which a key begins, of a table in one piece."""
     if table.num_rows == 0:
         return np.zeros(0, int)
     changes = np.zeros(table.num_rows, bool)
     changes[0] = True
     for name in KEY:
-        column = table.column(name).combine_chunks()
-        changes[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+        words = table.column(name).combine_chunks().indices
+        changes[1:] |= pc.not_equal(words[1:], words[:-1]).to_numpy(zero_copy_only=False)
     return np.flatnonzero(changes)
 
 

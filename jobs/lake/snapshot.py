@@ -2,17 +2,25 @@
 
 import hashlib
 import os
+import time
 from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from jobs.lake.duck import fresh
 from jobs.lake.generations import folder, read_marker
+from schemas.tables import SCHEMAS
 
 LIVE_SET = b"hubspectra.live_set"
 """Key in the metadata of the snapshot: what it was derived from."""
+
+LARGE = 50_000_000
+"""Bytes of live parts, half a million layers, from which the models take about a second to derive."""
+AT_REST = 60.0
+"""Seconds without a new part after which no scan is thought to run: it would make the next snapshot stale."""
 
 _READ = ("layers", "repositories", "runs")
 """Tables that the models view reads."""
@@ -37,6 +45,27 @@ def stamp(lake: Path, connection: duckdb.DuckDBPyConnection | None = None) -> st
     with nullcontext(connection) if connection else fresh() as asked:
         found = asked.execute(query, [str(place(lake)), LIVE_SET]).fetchone()
     return found[0].decode() if found else None
+
+
+def save(lake: Path, table: Any, live_set: str) -> None:
+    """Replace the snapshot by an Arrow table of its schema made from `live_set`.
+
+    Whoever can write may call it at any time: one that is out of date is not shown. Raises LakeError.
+    """
+    from jobs.lake.files import write_table  # most questions do without pyarrow's Parquet
+
+    schema = SCHEMAS["models"]
+    stamped = schema.with_metadata({**schema.metadata, LIVE_SET: live_set})
+    write_table(table.cast(stamped), place(lake), mark=f"{os.getpid()}.")
+
+
+def is_worth_it(lake: Path) -> bool:
+    """Whether a question had better renew a stale snapshot: a large lake, at rest, that may be written."""
+    _, generation = read_marker(lake)
+    parts = [part for table in _READ for part in _parts(folder(lake, table, generation))]
+    newest = max((changed for _, _, changed in parts), default=0)
+    large = sum(size for _, size, _ in parts) >= LARGE
+    return large and time.time() - newest / 1e9 >= AT_REST and os.access(place(lake).parent, os.W_OK)
 
 
 def live_set(lake: Path) -> str:

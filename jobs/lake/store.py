@@ -11,15 +11,17 @@
 
 KEY names repository, commit and config, so the same work always has the same name. A repository's own part
 is written last: whatever a crash leaves behind is either complete or redone, and who sees a repository sees
-all its layers. After a compaction the parts of a table lie in a folder of their generation (generations.py).
+all its layers. Small models that end within seconds of each other share a part of layers and one of
+repositories, both named SCAN-00000.shared (gathering.py); one that failed has parts of its own. After a
+compaction the parts of a table lie in a folder of their generation (generations.py).
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from jobs.lake.files import write_part, write_table
+from jobs.lake.gathering import Gathering, Model
 from jobs.lake.generations import (
     EMPTY,
     KEY,
@@ -36,10 +40,11 @@ from jobs.lake.generations import (
     merged,
     open_lake,
     read_marker,
+    shared,
+    shared_part,
     sweep,
     write_marker,
 )
-from jobs.lake.snapshot import LIVE_SET
 from scanner.diagnosis.flags import judge, model_findings
 from schemas.config import ScanConfig
 from schemas.errors import LakeError
@@ -60,6 +65,7 @@ class Store:
         self.path = path
         self.generation = read_marker(path)[1]
         self._staging = path / "staging"
+        self._waiting = Gathering()
 
     @classmethod
     @contextmanager
@@ -81,8 +87,15 @@ class Store:
         try:
             store = cls(path)
             sweep(path, store.generation)
+            store._forget_half_published()
             store._close_lost_runs()
-            yield store
+            try:
+                yield store
+            except BaseException:
+                with suppress(LakeError):
+                    store.flush()
+                raise
+            store.flush()
         finally:
             lock.release()
 
@@ -90,7 +103,7 @@ class Store:
         """Keys of the repositories that need no more work."""
         place = self.folder("repositories")
         keys = (name for name in loose(place) if not name.endswith(RETRY))
-        return frozenset(keys) | frozenset(self._merged_keys(place))
+        return frozenset(keys) | frozenset(_keys_in(*shared(place), *merged(place)))
 
     def staged(self) -> frozenset[str]:
         """Ids of the finished units of unfinished repositories."""
@@ -108,7 +121,8 @@ class Store:
         """Publish a repository whose units are all staged or `held` in memory; returns rows and failures.
 
         Rows are judged here, where all siblings are known. Staged units of a repository with given-up
-        units stay, so that the next scan redoes only what is missing.
+        units stay, so that the next scan redoes only what is missing. A small one of which there is nothing
+        else in the lake may wait for others: `flush` is due within seconds.
         """
         key = plan.ref.part_key(config.fingerprint())
         in_memory = {result.unit_id for result in held}
@@ -119,14 +133,25 @@ class Store:
             config.thresholds,
         )
         failures = [*plan.failures, *(failure for _, part in outcomes for failure in part)]
-        about = [_completed(row, rows, plan, config, scan_id) for row in plan.components]
+        about = tuple(_completed(row, rows, plan, config, scan_id) for row in plan.components)
+        model = Model(key=key, rows=rows, about=about, scan_id=scan_id)
+        if model.small and not staged and not failures and not self._met(key):
+            self._gather(model)
+            return rows, ()
         recorded = self.record(key, failures, scan_id)
-        write_part(_stamped(to_table("layers", rows), scan_id), self.part("layers", key))
-        retry = any(failure.retryable for failure in failures)
-        self._publish(key, about, retry)
-        if not retry:
+        self._publish(model, retry=any(failure.retryable for failure in failures))
+        if not any(failure.retryable for failure in failures):
             self._clear(staged)
         return rows, recorded
+
+    def flush(self, waited: float = 0.0) -> None:
+        """Write the small models that wait, if the first of them has waited so many seconds."""
+        if self._waiting.waited(waited):
+            models = self._waiting.taken()
+            if len(models) == 1:
+                self._publish(models[0], retry=False)
+            else:
+                self._publish_together(models)
 
     def record(self, key: str, failures: Sequence[Failure], scan_id: str) -> tuple[Failure, ...]:
         """Write the failures of one repository or target; earlier ones that did not recur are resolved."""
@@ -146,12 +171,6 @@ class Store:
         """Write or overwrite the row of one scan."""
         self._write("runs", self.part("runs", run.scan_id), [run])
 
-    def save_models(self, table: Any, live_set: str) -> None:
-        """Replace the snapshot of the models view by an Arrow table of that schema made from `live_set`."""
-        schema = SCHEMAS["models"]
-        stamped = schema.with_metadata({**schema.metadata, LIVE_SET: live_set})
-        write_table(table.cast(stamped), self.path / "models" / "models.parquet")
-
     def move_on(self) -> None:
         """Make the next generation of parts, which must be complete and durable, the live one."""
         version, _ = read_marker(self.path)
@@ -166,12 +185,6 @@ class Store:
     def part(self, table: str, key: str) -> Path:
         """The part of a table that is named by `key`."""
         return self.folder(table) / f"{key}.parquet"
-
-    def _merged_keys(self, place: Path) -> Iterator[str]:
-        for path in merged(place):
-            names = pq.read_table(path, columns=["repo_id", "revision", "config_fingerprint"]).to_pydict()
-            for repo_id, revision, fingerprint in set(zip(*names.values(), strict=True)):
-                yield RepoRef(repo_id, revision).part_key(fingerprint)
 
     def _recorded(self, key: str) -> Sequence[Failure]:
         """Failures of a part, which may have been merged with others."""
@@ -188,13 +201,38 @@ class Store:
                 found.setdefault(key, []).append(row)
         return found
 
-    def _publish(self, key: str, about: Sequence[RepositoryRow], retry: bool) -> None:
-        """Write the repository's part under its one name; a retried one changes its name by a rename."""
-        done, unfinished = self.part("repositories", key), self.part("repositories", key + RETRY)
+    def _met(self, key: str) -> bool:
+        """Whether an earlier scan left something of this model: a part of its own is to replace it."""
+        parts = (self.part("layers", key), self.part("repositories", key + RETRY))
+        return bool(self._recorded(key)) or any(part.exists() for part in parts)
+
+    def _gather(self, model: Model) -> None:
+        self._waiting.add(model)
+        if self._waiting.full:
+            self.flush()
+
+    def _publish(self, model: Model, retry: bool) -> None:
+        """Write a model's parts under their one name; a retried one changes its name by a rename."""
+        write_part(_layers([model]), self.part("layers", model.key))
+        done, unfinished = self.part("repositories", model.key), self.part("repositories", model.key + RETRY)
         again = unfinished.exists()
-        self._write("repositories", unfinished if retry or again else done, about)
+        self._write("repositories", unfinished if retry or again else done, model.about)
         if again and not retry:
             unfinished.replace(done)
+
+    def _publish_together(self, models: Sequence[Model]) -> None:
+        """Write one part a table for several models, the layers first."""
+        places = self.folder("layers"), self.folder("repositories")
+        named = ([shared_part(place, models[0].scan_id, n) for place in places] for n in count())
+        layers, repositories = next(parts for parts in named if not any(part.exists() for part in parts))
+        write_part(_layers(models), layers)
+        self._write("repositories", repositories, [row for model in models for row in model.about])
+
+    def _forget_half_published(self) -> None:
+        """A scan that died between the two parts left layers of models that are to be scanned again."""
+        for part in shared(self.folder("layers")):
+            if not (self.folder("repositories") / part.name).exists():
+                part.unlink()
 
     def _unstage(self, unit_id: str) -> tuple[Sequence[LayerMetrics], Sequence[Failure]]:
         rows = self._read("layers", self._staging / f"{unit_id}.parquet")
@@ -219,39 +257,22 @@ class Store:
         write_part(to_table(table, rows), path)
 
 
-def _stamped(table: Any, scan_id: str) -> Any:
-    """The rows as of this scan; a copy of each row with one other field would cost more than all else."""
+def _keys_in(*paths: Path) -> Iterator[str]:
+    for path in paths:
+        try:
+            names = pq.read_table(path, columns=list(KEY)).to_pydict()
+        except pa.ArrowException as error:
+            raise LakeError(f"cannot read {path}: {error}") from error
+        for repo_id, revision, fingerprint in set(zip(*names.values(), strict=True)):
+            yield RepoRef(repo_id, revision).part_key(fingerprint)
+
+
+def _layers(models: Sequence[Model]) -> Any:
+    """Rows as of their scan; a copy of each row with one other field would cost more than all else."""
+    table, scan_id = to_table("layers", (row for model in models for row in model.rows)), models[0].scan_id
     place = table.schema.get_field_index("scan_id")
     stamp = pa.array([scan_id] * table.num_rows, pa.string())
     return table.set_column(place, table.schema.field(place), stamp)
-
-
-def write_part(table: Any, path: Path) -> None:
-    """A small part: only the columns that hold a value, since each costs its readers and writers the same.
-
-    The empty part of the folder has them all, with what the schema says of them, and every view reads it too.
-    """
-    held = [name for name in table.column_names if table.column(name).null_count < table.num_rows]
-    write_table(table.select(held) if held else table, path, store_schema=False, write_statistics=list(KEY))
-
-
-def write_table(table: Any, path: Path, **options: Any) -> None:
-    """Temp name, fsync, atomic rename: a reader sees the old file or the new one, never a half of it.
-
-    A small file of many columns is written in half of the time that zstd takes, at equal size.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as handle:
-            words = [field.name for field in table.schema if pa.types.is_string(field.type)]
-            pq.write_table(table, handle, compression="lz4", use_dictionary=words, **options)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise LakeError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _create(path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from jobs.lake.store import Store, write_part
+from jobs.lake.files import write_part
+from jobs.lake.store import Store
 from scanner.diagnosis.flags import judge
 from scanner.pipeline import run_unit
 from scanner.planning import plan_repository

@@ -52,6 +52,12 @@ def contents(lake, *views):
         }
 
 
+def places_of(folder):
+    """Repository and number of every row of the merged files of a folder, in their order."""
+    files = [pq.read_table(path, columns=["repo_id", "matrix_index"]).to_pydict() for path in merged(folder)]
+    return [place for file in files for place in zip(file["repo_id"], file["matrix_index"], strict=True)]
+
+
 def generation(lake):
     return read_marker(lake)[1]
 
@@ -83,9 +89,7 @@ def test_a_second_compaction_joins_old_files_and_new_parts_in_one_order(lake):
     before = contents(lake, "layers", "repositories", "models")
     assert compacted(lake)["layers"]["merged_files"] == 1
     assert contents(lake, "layers", "repositories", "models") == before
-    (path,) = merged(lake / f"layers/{generation(lake):06}")
-    found = pq.read_table(path, columns=["repo_id", "matrix_index"]).to_pydict()
-    places = list(zip(found["repo_id"], found["matrix_index"], strict=True))
+    places = places_of(lake / f"layers/{generation(lake):06}")
     assert len(places) == 2 * MODELS * ROWS
     assert places == sorted(places)
 
@@ -99,9 +103,8 @@ def test_chunks_that_end_anywhere_in_a_file_lose_no_row(lake, monkeypatch):
     with Store.writing(lake) as store:
         compact(store)
     assert contents(lake, "layers") == before
-    (path,) = merged(lake / "layers/000002")
-    found = pq.read_table(path, columns=["repo_id", "matrix_index"]).to_pydict()
-    places = list(zip(found["repo_id"], found["matrix_index"], strict=True))
+    assert len(merged(lake / "layers/000002")) == 2, "one for each lane"
+    places = places_of(lake / "layers/000002")
     assert places == sorted(places)
 
 
@@ -153,6 +156,7 @@ def test_columns_of_a_newer_version_are_kept(lake):
 def test_a_column_of_few_models_is_in_the_files_that_hold_its_values(lake, monkeypatch):
     """Row groups of one model each: the columns of a file only grow, and all its rows have them."""
     monkeypatch.setattr(merging, "ROW_GROUP", 1)
+    monkeypatch.setattr(merging, "_LANES", 1)
     parts = sorted((lake / "layers").glob("owner*.parquet"))
     for part, name in zip(parts[4:6], ("d_alpha", "rel_delta"), strict=True):
         table, field = pq.read_table(part), SCHEMAS["layers"].field(name)
@@ -238,7 +242,8 @@ def test_what_may_be_tried_again_is_carried_over_and_replaced(tmp_path):
     save_model(tmp_path / "models/acme/good", 1)
     save_model(tmp_path / "models/acme/torn", 2)
     lake = tmp_path / "lake"
-    assert run_cli("scan", tmp_path / "models", "--lake", lake).code == 0
+    for name in ("good", "torn"):
+        assert run_cli("scan", tmp_path / "models/acme" / name, "--lake", lake).code == 0
     torn = next((lake / "repositories").glob("acme--torn*.parquet"))
     torn.rename(torn.with_suffix(".retry.parquet"))
     before = contents(lake)
@@ -285,7 +290,7 @@ def test_the_snapshot_answers_for_the_view_while_it_is_current_and_only_then(zoo
     with duckdb.connect() as other:
         other.execute(view_sql(lake))
         assert other.sql(seen).fetchall() == [(False,)]
-    os.utime(next((lake / "layers").glob("acme*.parquet")))
+    os.utime(next((lake / "layers").glob("[!_]*.parquet")))
     assert rows(lake, seen) == [{"stored": False}]
     assert contents(lake, "models", "leaderboard") == true
 
@@ -317,6 +322,29 @@ def test_a_stale_snapshot_is_never_shown(lake, change):
         expected = other.sql("SELECT repo_id, num_ok FROM models ORDER BY ALL").fetchall()
     found = rows(lake, "SELECT repo_id, num_ok FROM models ORDER BY ALL")
     assert [tuple(row.values()) for row in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("large", "at_rest", "question", "renewed"),
+    [
+        (0, 0.0, "SELECT count(*) AS n FROM leaderboard", True),
+        (0, 0.0, "SELECT count(*) AS n FROM layers", False),
+        (0, 0.0, "SHOW TABLES", False),
+        (0, 600.0, "SELECT count(*) AS n FROM models", False),
+        (1_000_000_000, 0.0, "SELECT count(*) AS n FROM models", False),
+    ],
+)
+def test_a_question_renews_the_snapshot_of_a_large_lake_at_rest(
+    lake, monkeypatch, large, at_rest, question, renewed
+):
+    monkeypatch.setattr(snapshot, "LARGE", large)
+    monkeypatch.setattr(snapshot, "AT_REST", at_rest)
+    true = contents(lake, "models")
+    assert not snapshot.is_current(lake)
+    answer = rows(lake, question)
+    assert (snapshot.is_current(lake), rows(lake, question)) == (renewed, answer)
+    assert contents(lake, "models") == true
+    assert list((lake / "models").glob("*.tmp")) == []
 
 
 # Readers and kills

@@ -1,17 +1,26 @@
-"""Questions to a large lake."""
+"""Questions to a large lake, and the compactions that make one."""
 
-from collections.abc import Callable, Iterator
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from jobs.bench.lake import ROWS, grown, name_of
+from jobs.bench.lake import ROWS, grown, interleaved, name_of, scattered
 from jobs.bench.options import Options
 from jobs.bench.pairs import figure, wall_seconds
 from jobs.bench.result import Result
 from jobs.lake import questions
+from jobs.lake.compaction import compact
 from jobs.lake.leaderboard import ask
+from jobs.lake.merging import Form, merge, pieces_of
+from jobs.lake.store import Store
 
 _ROWS, _ROWS_QUICK = 10_000_000, 1_000_000
+_MERGED, _MERGED_QUICK = 1_000_000, 120_000
+_TOGETHER = 12
+"""Models of a shared part: some 4,000 rows."""
 _BY_ROLE = "SELECT role, count(*), median(alpha) FROM layers WHERE status = 'ok' GROUP BY role"
 
 
@@ -24,6 +33,51 @@ def ask_a_large_lake(options: Options) -> Iterator[Result]:
             question()
             seconds = [wall_seconds(question) for _ in range(options.few)]
             yield figure(f"{name}, {rows:,} rows", seconds, "wall s")
+
+
+def merge_parts(options: Options) -> Iterator[Result]:
+    """Small parts into large files, and large files into one order, in wall time on all cores.
+
+    Parts of one model are what large models, retries and early versions left, shared ones what a scan of
+    small models leaves; files that a growing lake merges again are most of a compaction's work over time.
+    """
+    models = (_MERGED_QUICK if options.quick else _MERGED) // ROWS
+    with TemporaryDirectory() as folder:
+        for together in (1, _TOGETHER):
+            lake = scattered(Path(folder), models, together)
+            costs = [_compaction(lake) for _ in range(options.few + 1)][1:]
+            yield _speed(f"parts of {together} model{'s' * (together > 1)}", models * ROWS, costs)
+        files = interleaved(Path(folder), models)
+        costs = [_merge(files) for _ in range(options.few + 1)][1:]
+        yield _speed("merged files", models * ROWS, costs)
+
+
+def _speed(name: str, rows: int, costs: Sequence[tuple[float, float]]) -> Result:
+    """Of wall and CPU seconds."""
+    note = f"{rows / statistics.median(cpu for _, cpu in costs):,.0f} rows per CPU s"
+    speeds = [rows / wall for wall, _ in costs]
+    return figure(f"{name}, {rows:,} rows", speeds, "rows/s", at_least=1e6, note=note)
+
+
+def _compaction(lake: Path) -> tuple[float, float]:
+    """Wall and CPU seconds to compact a copy of a lake."""
+    with TemporaryDirectory() as folder:
+        copy = shutil.copytree(lake, Path(folder) / "lake")
+        with Store.writing(copy) as store:
+            return _seconds(lambda: compact(store))
+
+
+def _merge(files: Sequence[Path]) -> tuple[float, float]:
+    with TemporaryDirectory() as folder:
+        return _seconds(
+            lambda: merge([p for file in files for p in pieces_of(file, Form.MERGED)], Path(folder))
+        )
+
+
+def _seconds(work: Callable[[], object]) -> tuple[float, float]:
+    busy = time.process_time()
+    wall = wall_seconds(work)
+    return wall, time.process_time() - busy
 
 
 def _questions(lake: Path, middle: str) -> dict[str, Callable[[], object]]:
