@@ -22,6 +22,15 @@ ROWS = 3
 """Rows of a model."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patience():
+    """Models wait as long as it takes: a busy machine makes no other parts than an idle one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gathering, "SECONDS", 600.0)
+        patch.setattr(gathering, "_SECONDS_OF_SMALL", 600.0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
@@ -143,7 +152,7 @@ import os, signal, sys
 from jobs.cli import main
 from jobs.lake import gathering
 
-gathering.ROWS = 6
+gathering.ROWS, gathering.SECONDS, gathering._SECONDS_OF_SMALL = 6, 600.0, 600.0
 left, lake = int(sys.argv.pop(1)), sys.argv[-1]
 
 def count(event, arguments):
