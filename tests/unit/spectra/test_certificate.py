@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from scanner.layer import measure
-from scanner.spectra.certificate import RELATIVE, certified_singular_values, least_singular_value
+from scanner.spectra.certificate import (
+    RELATIVE,
+    _counts_are_certain,
+    certified_singular_values,
+    least_singular_value,
+)
 from scanner.spectra.eigen import DenseWeights, solve
+from scanner.spectra.weightwatcher import fit_squares
 from schemas.config import SpectrumRules, profile_config
 from schemas.refs import FileRef, MatrixRef, RepoRef, TensorRef
 from schemas.rows import LayerMetrics
@@ -102,11 +108,13 @@ def test_a_tail_far_below_the_largest_eigenvalue_is_refused():
     assert certified(with_evals(evals, 150)) is None
 
 
-def test_twin_eigenvalues_at_the_start_of_the_tail_are_refused():
+def test_a_tail_that_rounding_could_begin_elsewhere_is_refused():
     bulk, tail = np.linspace(0.1, 0.2, 60), np.linspace(0.05, 1.0, 40) ** -0.5
-    assert certified(with_evals(np.append(bulk, tail), 150)) is not None
-    twins = np.repeat(np.append(bulk, tail), 2)
-    assert certified(with_evals(twins, 250)) is None
+    evals, fit = fit_squares(np.sqrt(np.append(bulk, tail))[None])
+    assert _counts_are_certain(evals, fit)
+    assert not _counts_are_certain(evals, replace(fit, near_ties=2))
+    evals[evals.searchsorted(fit.xmin) - 1] = fit.xmin * (1 - 1e-15)
+    assert not _counts_are_certain(evals, fit)
 
 
 def test_a_trace_log_condition_met_exactly_is_refused():
