@@ -1,15 +1,15 @@
 """The row of the `models` view: what SQL derives from layers and repository rows."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from schemas.columns import column
+from schemas.records import record
 
 _NO_ROWS = "no contributing row"
 _NO_DEPTH = "fewer than 4 blocks"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class ModelMetrics:
     """One scanned model: what schemas/sql/models.sql derives from its layers and its repository row.
 

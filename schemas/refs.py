@@ -12,6 +12,7 @@ from datetime import datetime
 from math import prod
 from typing import Any, TypeAlias
 
+from schemas.records import record
 from schemas.results import BaseStatus, Role, Scheme, SkipReason
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -70,7 +71,7 @@ class FileRef:
         return f"{self.repo} {self.path}"
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class TensorRef:
     """One tensor of a safetensors file; `start` and `stop` are absolute byte offsets in the file."""
 
@@ -155,7 +156,7 @@ class Counterpart:
     matrix: "MatrixRef | None" = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class MatrixRef:
     """One planned row of `layers`: a matrix (or pooled convolution) inside one tensor, or a reasoned skip.
 

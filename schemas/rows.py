@@ -4,10 +4,10 @@
 and the tests are all read off these fields, so a column is declared once.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from schemas.columns import column
+from schemas.records import record
 from schemas.results import BlockStatus, FitStatus, Flag, RowStatus, Stage
 
 _NO_SPECTRUM = "no spectrum, or a zero matrix"
@@ -29,7 +29,7 @@ _NO_HS1 = _NO_FIT + ", or tail.xmax = max"
 _NO_BOOT = _ASKED + ", no fit, or tail.xmax = max"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class LayerMetrics:
     """One planned matrix of one repository: its place, its numbers, or the reason it has none.
 
@@ -261,7 +261,7 @@ class LayerMetrics:
         return self.bulk_status == BlockStatus.OK
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class RepositoryRow:
     """What is known of a scanned repository besides its layers: the plan's promise and the hub's facts.
 
@@ -305,7 +305,7 @@ class RepositoryRow:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class Failure:
     """Something that could not be read or computed, and why."""
 
@@ -331,7 +331,7 @@ class Failure:
         return self.stage == Stage.COMPARE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class RunRow:
     """One scan: what it was asked, with what it ran, and how it ended."""
 

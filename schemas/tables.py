@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from schemas.columns import NEVER, columns
 from schemas.models import ModelMetrics
+from schemas.records import remade
 from schemas.results import Flag, FlagKind
 from schemas.rows import Failure, LayerMetrics, RepositoryRow, RunRow
 
@@ -80,7 +81,10 @@ def from_table(name: str, table: pa.Table) -> Sequence[Any]:
     """Rows of an Arrow table as the dataclasses of table `name`."""
     row_class, names = TABLES[name], table.column_names
     values = [_values(column, field) for column, field in zip(table.columns, table.schema, strict=True)]
-    return [row_class(**dict(zip(names, row, strict=True))) for row in zip(*values, strict=True)]
+    rows = zip(*values, strict=True)
+    if names == SCHEMAS[name].names:
+        return [remade(row_class, row) for row in rows]
+    return [row_class(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def _column(rows: Sequence[Any], field: pa.Field) -> pa.Array:

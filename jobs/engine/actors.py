@@ -2,8 +2,9 @@
 
 import os
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import ray
@@ -64,7 +65,7 @@ class RayActors:
     def submit(self, job: Job) -> None:
         """Give a job to the actor that has the fewest."""
         actor = min(filter(self._takes, self._given), key=lambda actor: len(self._given[actor]))
-        self._given[actor].append(_Given(actor.run.remote(job), job))
+        self._given[actor].append(_Given(actor.outcome.remote(job), job))
 
     def wait(self, timeout: float) -> Sequence[Event]:
         """Events of jobs that ended within `timeout` seconds, maybe none.
@@ -106,10 +107,10 @@ class RayActors:
         jobs = self._given[actor]
         given = jobs.popleft()
         try:
-            event: Event = ray.get(given.ref)
+            outcome: Callable[[Job], Event] = ray.get(given.ref)
         except RayError as error:
             return self._died(actor, given, error)
-        return event
+        return outcome(given.job)
 
     def _died(self, actor: Any, given: _Given, error: RayError) -> Event | None:
         for behind in self._given[actor]:
@@ -145,6 +146,12 @@ def _is_short(job: Job) -> bool:
 
 class _ActorWorker(Worker):
     """A Worker as an actor."""
+
+    def outcome(self, job: Job) -> Callable[[Job], Event]:
+        """What became of a job: the event without the job, which the driver has."""
+        event = self.run(job)
+        rest = {field.name: getattr(event, field.name) for field in fields(event) if field.name != "job"}
+        return partial(type(event), **rest)
 
     def pid(self) -> int:
         return os.getpid()

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from scanner.diagnosis.spread import deviations
 from scanner.weights.lora import updated_module
 from scanner.weights.roles import role
 from schemas.config import TRUNCATED_ESTIMATOR, Thresholds
+from schemas.records import changed
 from schemas.results import BlockStatus, FailureKind, Flag, FlagKind, Phase, RowStatus
 from schemas.rows import LayerMetrics
 
@@ -32,7 +33,7 @@ def judge(rows: Sequence[LayerMetrics], limits: Thresholds) -> tuple[LayerMetric
     """Rows of one repository with siblings and pairs compared and findings attached; the order is kept."""
     siblings = _compare_siblings(rows, limits.scale_peers_min)
     changes, rescaled = scale_changes(rows), shifted(rows, limits)
-    rows = [replace(row, scale_change_z=changes[i]) if i in changes else row for i, row in enumerate(rows)]
+    rows = [changed(row, scale_change_z=changes[i]) if i in changes else row for i, row in enumerate(rows)]
     return tuple(
         _judged(row, siblings.get(i), row.component not in rescaled, limits) for i, row in enumerate(rows)
     )
@@ -90,7 +91,7 @@ def _judged(
     if findings:
         kinds = dict.fromkeys(flag.kind.value for flag in findings)
         changes |= {"findings": tuple(findings), "flags": tuple(kinds)}
-    return replace(row, **changes) if changes else row
+    return changed(row, **changes) if changes else row
 
 
 def _tail_findings(row: LayerMetrics, limits: Thresholds) -> Iterator[Flag]:

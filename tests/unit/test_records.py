@@ -1,0 +1,75 @@
+"""Records made in bulk are those that their own constructors make."""
+
+import pickle
+
+import pytest
+
+from schemas.models import ModelMetrics
+from schemas.records import changed, record, remade
+from schemas.refs import FileRef, MatrixRef, RepoRef, TensorRef
+from schemas.results import Role, RowStatus
+from schemas.rows import Failure, LayerMetrics, RepositoryRow, RunRow
+
+FILE = FileRef(RepoRef("a/b", "0" * 40), "model.safetensors", 100, "c")
+TENSOR = TensorRef(FILE, "layer.weight", "F32", (4, 6), 0, 96)
+ROW = LayerMetrics(
+    repo_id="a/b",
+    revision="0" * 40,
+    file="model.safetensors",
+    tensor="layer.weight",
+    matrix_index=0,
+    role=Role.Q,
+    is_last=False,
+    dtype="F32",
+    shape=(4, 6),
+    status=RowStatus.OK,
+    alpha=2.5,
+)
+REF = MatrixRef(tensor=TENSOR, index=3, shape=(4, 6), start=0, stop=96, role=Role.K)
+
+
+@record()
+class Pair:
+    first: int
+    second: str = "two"
+
+
+@pytest.mark.parametrize("one", [ROW, TENSOR, REF], ids=lambda one: type(one).__name__)
+def test_a_record_comes_back_from_a_pickle_equal_and_of_its_class(one: object) -> None:
+    back = pickle.loads(pickle.dumps(one))
+    assert type(back) is type(one)
+    assert back == one
+    assert hash(back) == hash(one)
+
+
+def test_all_values_in_order_make_the_record_that_keywords_make() -> None:
+    assert remade(Pair, (1, "three")) == Pair(first=1, second="three")
+
+
+@pytest.mark.parametrize("values", [(1,), (1, "two", 3)])
+def test_a_record_is_never_made_of_too_few_or_too_many_values(values: tuple[object, ...]) -> None:
+    with pytest.raises(TypeError):
+        remade(Pair, values)
+
+
+def test_a_change_makes_another_record_and_leaves_the_first_as_it_was() -> None:
+    other = changed(ROW, alpha=3.0, flags=("under_trained",))
+    assert (other.alpha, other.flags, other.tensor) == (3.0, ("under_trained",), "layer.weight")
+    assert ROW.alpha == 2.5
+    assert not ROW.flags
+    assert other != ROW
+
+
+def test_a_change_of_no_field_is_an_error() -> None:
+    with pytest.raises(AttributeError):
+        changed(Pair(first=1), third=3)
+
+
+def test_a_record_without_a_value_that_has_no_default_is_an_error() -> None:
+    with pytest.raises(TypeError, match="first"):
+        Pair()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("kind", [LayerMetrics, RepositoryRow, Failure, RunRow, ModelMetrics, MatrixRef])
+def test_records_hold_their_fields_and_nothing_else(kind: type) -> None:
+    assert not hasattr(object.__new__(kind), "__dict__")
