@@ -14,6 +14,7 @@ from jobs.bench.options import Options
 from jobs.bench.page import number, render
 from jobs.bench.registry import CASES, Case
 from jobs.bench.result import NotRunError, Result, Verdict
+from jobs.engine.heap import keep_freed_memory
 from jobs.verbs.exitcodes import Exit
 from jobs.verbs.output import emit, writing
 from schemas.errors import ScanError, UsageError
@@ -40,6 +41,7 @@ def bench(
     """Run the cases named, or all; returns SOME_FAILED where `strict` and a result is a bad one."""
     options = Options(pairs=min(pairs, 2) if quick else pairs, quick=quick, models=models, device=device)
     facts = machine()
+    keep_freed_memory()
     results = []
     for case in _chosen(names):
         click.echo(f"{case.name}: {case.goal} ...", err=True)

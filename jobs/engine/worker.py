@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from threadpoolctl import threadpool_limits
 
+from jobs.engine.heap import keep_freed_memory
 from scanner.bases import Bases
 from scanner.failures import failure_of
 from scanner.pipeline import run_unit
@@ -35,9 +36,10 @@ class WorkerSettings:
 
 
 class Worker:
-    """Runs one job at a time on one BLAS thread."""
+    """Runs one job at a time on one BLAS thread, in a process that keeps its memory."""
 
     def __init__(self, settings: WorkerSettings) -> None:
+        keep_freed_memory()
         self._settings = settings
         self._hub: Source | None = None
         self._bases = Bases(self._source, settings.config, settings.base)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scanner.spectra.gram import summing
+from scanner.spectra.gram import slice_grams, summing
 from scanner.spectra.guards import require_finite, solving
 from scanner.spectra.symmetric import Halfway, finished, halfway
 from schemas.errors import NumericsError
@@ -201,9 +201,7 @@ def _conv_gram(weights: Weights, block: int, observe: Callable[[FloatArray], Non
 
 def _slice_grams(piece: FloatArray, tall: bool, observe: Callable[[FloatArray], None]) -> FloatArray:
     observe(piece)
-    slices = _kernel_first(piece)
-    flipped = slices.transpose(0, 2, 1)
-    return flipped @ slices if tall else slices @ flipped
+    return slice_grams(piece, tall)
 
 
 def _conv_svd(weights: Weights, observe: Callable[[FloatArray], None]) -> FloatArray:

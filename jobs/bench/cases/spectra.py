@@ -11,6 +11,7 @@ from jobs.bench.children import Child
 from jobs.bench.options import Options
 from jobs.bench.pairs import compare, figure
 from jobs.bench.result import Agreement, NotRunError, Result
+from jobs.engine.heap import keep_freed_memory
 from scanner.api import spectrum
 from schemas.config import SpectrumRules
 from schemas.results import FloatArray, Spectrum
@@ -54,6 +55,7 @@ def peak_beyond(rows: int, columns: int) -> int:
     import torch
 
     torch.linalg.eigvalsh(torch.eye(8, dtype=torch.float64))
+    keep_freed_memory()
     weights = np.random.default_rng(0).standard_normal((rows, columns), dtype=np.float32).astype(np.float16)
     spectrum(weights[:64, :64])
     try:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scanner.spectra.aligned import aligned
-from scanner.spectra.gram import BlasSum, PackedSum
+from scanner.spectra.gram import BlasSum, PackedSum, slice_grams
 from scanner.spectra.products import symmetric_product
 
 
@@ -27,6 +27,19 @@ def test_a_sum_of_blocks_is_the_gram_matrix(made, side, depths, wide):
     np.testing.assert_allclose(
         np.tril(found), np.tril(expected), rtol=0, atol=1e-14 * sum(depths) * abs(expected).max()
     )
+
+
+@pytest.mark.parametrize(
+    "shape", [(16, 16, 3, 3), (64, 32, 3), (32, 64, 1, 3), (48, 20, 2), (160, 9, 2), (3, 16, 7, 7)]
+)
+@pytest.mark.parametrize("tall", [True, False])
+def test_the_slices_of_a_convolution_have_their_gram_matrices(shape, tall):
+    piece = draw(*shape)
+    found, slices = slice_grams(piece, tall), piece.reshape(*shape[:2], -1)
+    for s, one in enumerate(found):
+        x = slices[:, :, s]
+        expected = x.T @ x if tall else x @ x.T
+        np.testing.assert_allclose(np.tril(one), np.tril(expected), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("side", [16, 64, 192, 208, 448])
