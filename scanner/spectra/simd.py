@@ -127,6 +127,22 @@ def store(_: Any, array: Any, place: Any, x: Any) -> Any:
     return types.void(array, types.uintp, x), code
 
 
+@_intrinsic
+def fetch(_: Any, array: Any, place: Any) -> Any:
+    """Ask for the line of the cache that a flat place of a contiguous array is in, and wait for nothing."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data, at = arguments
+        line = builder.gep(context.make_array(array)(context, builder, data).data, [at])
+        line = builder.bitcast(line, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [line.type, _LANE, _LANE, _LANE])
+        asked = builder.module.declare_intrinsic("llvm.prefetch", (line.type,), kind)
+        builder.call(asked, [line, _LANE(0), _LANE(3), _LANE(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.uintp), code
+
+
 def filling(width: int, element: types.Type = types.float64) -> Callable[[float], Any]:
     """Compiled: all_of(x), the same number `width` times."""
     vector = _VectorType(width, element)
