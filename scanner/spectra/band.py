@@ -8,26 +8,27 @@ vector, which wait for memory (Bischof, Lang & Sun, ACM TOMS 26, 2000). The band
 """
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from scipy.linalg.lapack import dgeqrf, dtrtri
 
-from scanner.spectra.aligned import aligned
+from scanner.spectra.aligned import APART, aligned
 from scanner.spectra.products import WIDTH, add_product, pack_rows, symmetric_product
 from schemas.results import FloatArray
 
 BAND = 64
 """Sub-diagonals that are left. A wider band costs less here and more in chasing.py."""
 
-_APART = 8
-"""Numbers between rows: at a power of two columns would share a few lines of the processor's cache."""
 
-
-def band_of(matrix: FloatArray) -> FloatArray:
+def band_of(matrix: FloatArray, spent: bool = False) -> FloatArray:
     """The band of a matrix with the eigenvalues of this one, (M, 65): [j, d] is element (j + d, j).
 
-    Of `matrix`, float64 (M, M), the lower triangle is read. Cost 4/3 M^3 flops, memory one more matrix.
+    Of `matrix`, float64 (M, M), the lower triangle is read. Cost 4/3 M^3 flops, memory one more matrix; none
+    where it is `spent`, which lets it be overwritten, and M is a multiple of 64.
     """
-    room = _room(matrix)
-    side, stride = room.shape[0], room.shape[1]
+    side = -(-len(matrix) // BAND) * BAND
+    room = matrix if spent and side == len(matrix) else _room(matrix, side)
+    stride = room.strides[0] // room.itemsize
+    flat = as_strided(room, ((side - 1) * stride + side,), (room.itemsize,))
     band = np.zeros((side, BAND + 1))
     for at in range(0, side - BAND, BAND):
         below = slice(at + BAND, side)
@@ -35,19 +36,18 @@ def band_of(matrix: FloatArray) -> FloatArray:
         _keep(band, at, np.tril(room[at : at + BAND, at : at + BAND]), r)
         origin = (at + BAND) * (stride + 1)
         x = aligned(*v.shape)
-        symmetric_product(room.reshape(-1), origin, stride, v, x)
+        symmetric_product(flat, origin, stride, v, x)
         w = x @ t
         w -= v @ (0.5 * (t.T @ (v.T @ w)))
-        add_product(room.reshape(-1), origin, stride, len(v), *_packed(v, w))
+        add_product(flat, origin, stride, len(v), *_packed(v, w))
     at = side - BAND
-    _keep(band, at, np.tril(room[at:, at:side]), np.zeros((BAND, BAND)))
+    _keep(band, at, np.tril(room[at:, at:]), np.zeros((BAND, BAND)))
     return band[: len(matrix)]
 
 
-def _room(matrix: FloatArray) -> FloatArray:
-    """A copy with zeros around it, so that its side is a multiple of the band's; they stay by themselves."""
-    side = -(-len(matrix) // BAND) * BAND
-    room = aligned(side, side + _APART)
+def _room(matrix: FloatArray, side: int) -> FloatArray:
+    """A copy with zeros around it, which stay by themselves."""
+    room = aligned(side, side + APART)[:, :side]
     room[len(matrix) :] = 0.0
     room[:, len(matrix) :] = 0.0
     room[: len(matrix), : len(matrix)] = matrix

@@ -69,11 +69,11 @@ def solve(
     """Eigenvalues of X^T X for every slice X of `weights`, exact in float64.
 
     Shapes: (r, c) gives M = min(r, c) values; (o, i, k...) gives prod(k) * min(o, i), pooled. Unit weight^2,
-    ascending, negative round-off set to 0. `method`: gram (N M^2 + 4/3 M^3 flops; peak about 2 * 8 M^2 bytes
-    beyond W and one block) or svd (QR, then SVD of R: about 5x the time, N M float64 of memory, resolves
-    eigenvalues below eps * lambda_max). `observe` sees every block exactly once; entries must be finite.
-    `keep` is given the lower triangle of the Gram matrix of a plain matrix, where one is formed. Squares that
-    leave float64 are an error of ours, not a warning of numpy's.
+    ascending, negative round-off set to 0. `method`: gram (N M^2 + 4/3 M^3 flops; peak 8 M^2 to 2 * 8 M^2
+    bytes beyond W and one block) or svd (QR, then SVD of R: about 5x the time, N M float64 of memory,
+    resolves eigenvalues below eps * lambda_max). `observe` sees every block exactly once; entries must be
+    finite. `keep` is given a copy of the lower triangle of the Gram matrix of a plain matrix, where one is
+    formed. Squares that leave float64 are an error of ours, not a warning of numpy's.
     Raises NumericsError (eigensolver_error, nonfinite). Source: definition of the ESD, arXiv 1810.01075.
     """
     return finish([begin(weights, method=method, block=block, observe=observe, keep=keep)])[0]
@@ -104,10 +104,10 @@ def begin(
     if method == "svd":
         evals = _conv_svd(weights, observe) if pooled else _svd(weights, observe)[None]
         return Begun(weights.shape, "svd_f64", evals)
-    grams = _conv_gram(weights, block, observe) if pooled else gram(weights, block, observe)[None]
+    grams = _conv_gram(weights, block, observe) if pooled else _gram(weights, block, observe)[None]
     if keep is not None and not pooled:
-        keep(grams[0])
-    return Begun(weights.shape, "gram_f64", halfway(grams))
+        keep(grams[0].copy())
+    return Begun(weights.shape, "gram_f64", halfway(grams, spent=True))
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -145,8 +145,13 @@ def spectrum_of(slices: FloatArray, shape: Sequence[int], method: str, device: s
 def gram(weights: Weights, block: int = 512, observe: Callable[[FloatArray], None] = _ignore) -> FloatArray:
     """Lower triangle of the Gram matrix of the short side, float64 (M, M), from blocks of `weights`.
 
-    Cost N M^2 flops (half of a gemm); peak 8 M^2 bytes and two float64 blocks.
+    Cost N M^2 flops (half of a gemm); peak 8 M^2 bytes, twice that where M is large, and two float64 blocks.
     """
+    return np.ascontiguousarray(_gram(weights, block, observe))
+
+
+def _gram(weights: Weights, block: int, observe: Callable[[FloatArray], None]) -> FloatArray:
+    """As gram; rows of a large one lie a little apart."""
     rows, columns = weights.shape
     total = summing(min(rows, columns), rows < columns)
     for piece in blocks(weights, block):

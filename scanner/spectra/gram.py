@@ -5,9 +5,10 @@ from typing import Protocol
 import numpy as np
 from scipy.linalg.blas import dsyrk
 
-from scanner.spectra.aligned import aligned
+from scanner.spectra.aligned import APART, aligned
 from scanner.spectra.products import WIDTH, add_product, pack_columns, pack_rows, slice_products
 from scanner.spectra.simd import WIDE_REGISTERS
+from scanner.spectra.symmetric import LARGE_SIDE
 from schemas.results import FloatArray
 
 _PACKED_FROM_SIDE = 192
@@ -25,7 +26,7 @@ class Sum(Protocol):
         """A C-contiguous float64 block: (depth, side), or (side, depth) of a wide matrix."""
 
     def lower(self) -> FloatArray:
-        """The lower triangle of the sum, float64 (side, side)."""
+        """The lower triangle of the sum, float64 (side, side); rows of a large one lie a little apart."""
 
 
 def summing(side: int, wide: bool) -> Sum:
@@ -69,7 +70,8 @@ class PackedSum:
     def __init__(self, side: int, wide: bool) -> None:
         self._side, self._wide = side, wide
         self._groups = -(-side // WIDTH)
-        self._total = aligned(self._groups * WIDTH, self._groups * WIDTH)
+        rows = self._groups * WIDTH
+        self._total = aligned(rows, rows + APART * (side >= LARGE_SIDE))
         self._total[:] = 0.0
         self._room = aligned(self._groups * WIDTH * _DEPTH)
 
@@ -87,9 +89,10 @@ class PackedSum:
             pack_rows(part, packed, 0, 1.0)
         else:
             pack_columns(part, packed)
-        side = len(self._total)
-        add_product(self._total.reshape(-1), 0, side, side, packed, packed)
+        side, stride = self._total.shape
+        add_product(self._total.reshape(-1), 0, stride, side, packed, packed)
 
     def lower(self) -> FloatArray:
         """As Sum says."""
-        return np.ascontiguousarray(self._total[: self._side, : self._side])
+        found = self._total[: self._side, : self._side]
+        return found if self._side >= LARGE_SIDE else np.ascontiguousarray(found)

@@ -8,6 +8,7 @@ matrices are torch's, in one step.
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -56,16 +57,17 @@ def eigenvalues(matrices: FloatArray) -> FloatArray:
     )
 
 
-def halfway(matrices: FloatArray) -> Halfway:
+def halfway(matrices: FloatArray, spent: bool = False) -> Halfway:
     """The first step for (k, M, M), each given by its lower triangle; memory one more matrix.
 
-    Raises NumericsError (nonfinite; eigensolver_error where torch is asked).
+    Large ones that are `spent` may be overwritten, and then take no more; their rows may lie apart. Raises
+    NumericsError (nonfinite; eigensolver_error where torch is asked).
     """
     require_finite(np.diagonal(matrices, axis1=1, axis2=2))
     if matrices.shape[1] < LARGE_SIDE:
         return _tridiagonal(matrices, reduce_matrices)
     if WIDE_REGISTERS:
-        return _tridiagonal(matrices, _by_band)
+        return _tridiagonal(matrices, partial(_by_band, spent))
     import torch
 
     with solving("eigenvalues", torch.linalg.LinAlgError):  # type: ignore[attr-defined]
@@ -97,10 +99,12 @@ def _tridiagonal(matrices: FloatArray, reduce: _Reduction) -> Tridiagonal:
     return Tridiagonal(diagonal, squares, exponent)
 
 
-def _by_band(matrices: FloatArray, scales: FloatArray, diagonals: FloatArray, squares: FloatArray) -> None:
+def _by_band(
+    spent: bool, matrices: FloatArray, scales: FloatArray, diagonals: FloatArray, squares: FloatArray
+) -> None:
     """As householder.reduce_matrices."""
     for k, matrix in enumerate(matrices):
-        chase(band_of(matrix), scales[k], diagonals[k], squares[k])
+        chase(band_of(matrix, spent), scales[k], diagonals[k], squares[k])
 
 
 def _eigenvalues(alike: Sequence[Tridiagonal]) -> list[FloatArray]:

@@ -45,6 +45,16 @@ def test_a_band_keeps_the_eigenvalues(side, decay):
     np.testing.assert_allclose(of_band(band_of(rubbish)), expected, rtol=0, atol=100 * EPS * expected[-1])
 
 
+@pytest.mark.parametrize("side", [64, 192, 200])
+def test_only_a_spent_matrix_is_overwritten(side):
+    matrix = gram(side)
+    room = np.full((side, side + 24), np.nan)
+    room[:, :side] = matrix
+    np.testing.assert_array_equal(band_of(room[:, :side], spent=True), band_of(matrix))
+    np.testing.assert_array_equal(matrix, gram(side))
+    assert np.isnan(room[:, side:]).all()
+
+
 @pytest.mark.parametrize(
     "matrix",
     [

@@ -184,3 +184,11 @@ def test_solve_keeps_the_gram_matrix_of_a_plain_matrix_only():
     solve(DenseWeights(array), method="svd", keep=kept.append)
     solve(DenseWeights(pair((8, 8, 3, 3))[0]), keep=kept.append)
     assert len(kept) == 1
+
+
+def test_what_is_kept_of_a_large_matrix_is_not_what_the_eigenvalues_are_made_of():
+    """Side 2112 is a multiple of 64 beyond the smaller ones: its Gram matrix is overwritten."""
+    array, kept = np.random.default_rng(0).standard_normal((2112, 2200)), []
+    solve(DenseWeights(array), keep=kept.append)
+    np.testing.assert_allclose(np.tril(kept[0]), np.tril(array @ array.T), rtol=0, atol=1e-9)
+    assert kept[0].flags.c_contiguous
