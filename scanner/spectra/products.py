@@ -171,13 +171,12 @@ def _number(matrix: NDArray[np.float64], i: int, j: int) -> float:
 @compiled("void(float64[:, ::1], float64[:, :, ::1], int64, float64)")
 def pack_rows(matrix: NDArray[np.float64], packed: NDArray[np.float64], start: int, factor: float) -> None:
     """Packed[i // 16, start + k, i % 16] = factor matrix[i, k], as factors of `add_product` are laid out."""
-    depth, to = matrix.shape[1], packed.reshape(-1)
-    for g in range(len(packed)):
-        group = (g * packed.shape[1] + start) * WIDTH
-        for first in range(0, depth, _ROWS):
-            for i in range(WIDTH):
-                for k in range(first, min(first + _ROWS, depth)):
-                    to[group + k * WIDTH + i] = factor * _number(matrix, g * WIDTH + i, k)
+    rows, depth = matrix.shape
+    to = packed.reshape(-1)
+    for row in range(len(packed) * WIDTH):
+        place = (row // WIDTH * packed.shape[1] + start) * WIDTH + row % WIDTH
+        for k in range(depth):
+            to[place + k * WIDTH] = factor * matrix[row, k] if row < rows else 0.0
 
 
 @compiled("void(float64[:, ::1], float64[:, :, ::1])")
