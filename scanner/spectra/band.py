@@ -9,9 +9,9 @@ vector, which wait for memory (Bischof, Lang & Sun, ACM TOMS 26, 2000). The band
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
-from scipy.linalg.lapack import dgeqrf, dtrtri
 
 from scanner.spectra.aligned import APART, aligned
+from scanner.spectra.panel import reflect
 from scanner.spectra.products import WIDTH, add_product, pack_rows, symmetric_product
 from schemas.results import FloatArray
 
@@ -29,10 +29,10 @@ def band_of(matrix: FloatArray, spent: bool = False) -> FloatArray:
     room = matrix if spent and side == len(matrix) else _room(matrix, side)
     stride = room.strides[0] // room.itemsize
     flat = as_strided(room, ((side - 1) * stride + side,), (room.itemsize,))
-    band = np.zeros((side, BAND + 1))
+    band, scale = np.zeros((side, BAND + 1)), np.ldexp(1.0, -np.frexp(np.diagonal(room).max())[1])
     for at in range(0, side - BAND, BAND):
         below = slice(at + BAND, side)
-        v, t, r = _reflections(room[below, at : at + BAND])
+        v, t, r = _reflections(room[below, at : at + BAND], scale)
         _keep(band, at, np.tril(room[at : at + BAND, at : at + BAND]), r)
         origin = (at + BAND) * (stride + 1)
         x = aligned(*v.shape)
@@ -54,17 +54,12 @@ def _room(matrix: FloatArray, side: int) -> FloatArray:
     return room
 
 
-def _reflections(block: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """V (rows, 64), T and R of block = (1 - V T V^T) R."""
-    found, tau, _, _ = dgeqrf(np.asfortranarray(block), overwrite_a=True, lwork=BAND * BAND)
-    r = np.triu(found[:BAND])
-    v = aligned(*found.shape)
-    v[:] = found
-    v[:BAND] = np.tril(v[:BAND], -1) + np.eye(BAND)
-    idle = tau == 0.0
-    v[:, idle] = 0.0
-    inverse = np.triu(v.T @ v, 1) + np.diag(1.0 / np.where(idle, 1.0, tau))
-    return v, dtrtri(inverse)[0], r
+def _reflections(block: FloatArray, scale: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """V (rows, 64), T and R of block = (1 - V T V^T) R; `scale`, a power of two, brings the block near 1."""
+    v, t, r = aligned(*block.shape), np.empty((BAND, BAND)), np.empty((BAND, BAND))
+    np.multiply(block, scale, out=v)
+    reflect(v, t, r)
+    return v, t, r / scale
 
 
 def _keep(band: FloatArray, at: int, diagonal: FloatArray, below: FloatArray) -> None:

@@ -35,13 +35,14 @@ _all_of, _load = filling(WIDTH), loading(WIDTH)
 
 
 @inlined
-def _row(a: Flat, place: int) -> Vector:
+def sixteen(a: Flat, place: int) -> Vector:
+    """The sixteen numbers from a flat place on."""
     found: Vector = _load(a, np.uintp(place))
     return found
 
 
 @inlined
-def _product(
+def sums_of(
     x: Flat, place: int, across: int, along: int, y: Flat, start: int, stride: int, depth: int
 ) -> Sums:
     """Sum over r < depth of x[place + l across + r along] y[start + r stride + (0..15)], for l = 0..7."""
@@ -49,7 +50,7 @@ def _product(
     step, further = np.uintp(across), np.uintp(along)
     at = np.uintp(place)
     for r in range(depth):
-        z = _row(y, start + r * stride)
+        z = sixteen(y, start + r * stride)
         t0 += _all_of(x[at]) * z
         t1 += _all_of(x[at + step]) * z
         t2 += _all_of(x[at + np.uintp(2) * step]) * z
@@ -72,11 +73,11 @@ def _expect(a: Flat, place: int, stride: int, width: int) -> None:
 
 @inlined
 def _plus(a: Flat, place: int, x: Vector) -> None:
-    store(a, np.uintp(place), _row(a, place) + x)
+    store(a, np.uintp(place), sixteen(a, place) + x)
 
 
 @inlined
-def _add(a: Flat, place: int, stride: int, t: Sums) -> None:
+def add_sums(a: Flat, place: int, stride: int, t: Sums) -> None:
     """Add 8 x 16 sums to a matrix."""
     _plus(a, place, t[0])
     _plus(a, place + stride, t[1])
@@ -107,7 +108,7 @@ def add_product(
                 to = origin + i * stride + j
                 _expect(a, to, stride, WIDTH)
                 place = i // WIDTH * WIDTH * depth + i % WIDTH
-                _add(a, to, stride, _product(x, place, 1, WIDTH, y, j * depth, WIDTH, depth))
+                add_sums(a, to, stride, sums_of(x, place, 1, WIDTH, y, j * depth, WIDTH, depth))
 
 
 @inlined
@@ -138,14 +139,14 @@ def symmetric_product(
             for i in range(0, height, _ROWS):
                 _expect(a, tile + (i + _ROWS) * stride, stride, width)
                 for c in range(0, b, WIDTH):
-                    t = _product(a, tile + i * stride, stride, 1, y, left * b + c, b, width)
-                    _add(x, (top + i) * b + c, b, t)
+                    t = sums_of(a, tile + i * stride, stride, 1, y, left * b + c, b, width)
+                    add_sums(x, (top + i) * b + c, b, t)
             if top == left:
                 continue
             for j in range(0, width, _ROWS):
                 for c in range(0, b, WIDTH):
-                    t = _product(a, tile + j, 1, stride, y, top * b + c, b, height)
-                    _add(x, (left + j) * b + c, b, t)
+                    t = sums_of(a, tile + j, 1, stride, y, top * b + c, b, height)
+                    add_sums(x, (left + j) * b + c, b, t)
 
 
 @compiled("void(float64[:, :, ::1], float64[:, :, ::1])")
@@ -157,8 +158,8 @@ def slice_products(slices: NDArray[np.float64], found: NDArray[np.float64]) -> N
         first, origin = s * depth * side, s * side * side
         for i in range(0, side, _ROWS):
             for j in range(0, i + _ROWS, WIDTH):
-                t = _product(x, first + i, 1, side, x, first + j, side, depth)
-                _add(a, origin + i * side + j, side, t)
+                t = sums_of(x, first + i, 1, side, x, first + j, side, depth)
+                add_sums(a, origin + i * side + j, side, t)
 
 
 @inlined
