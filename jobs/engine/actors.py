@@ -11,12 +11,14 @@ import ray
 from ray.exceptions import ActorDiedError, RayError
 
 from jobs.engine.blas import ONE_THREAD
+from jobs.engine.heap import KEEPING
 from jobs.engine.worker import Worker, WorkerSettings, job_failure
 from schemas.errors import ScanError, UsageError
 from schemas.events import Event, Job, Lost, UnitJob
 from schemas.results import FailureKind
 
-WORKER_ENVIRONMENT = {**ONE_THREAD, "RAY_USAGE_STATS_ENABLED": "0"}
+_LOCAL_ENVIRONMENT = {**ONE_THREAD, "RAY_USAGE_STATS_ENABLED": "0"}
+WORKER_ENVIRONMENT = _LOCAL_ENVIRONMENT | KEEPING
 _OBJECT_STORE_BYTES = 256 << 20
 
 
@@ -161,7 +163,7 @@ def _connect(address: str | None, workers: int | None) -> bool:
     """Join the cluster at `address`, or start a local Ray; says whether we started it."""
     if ray.is_initialized():
         return False
-    os.environ.update({key: os.environ.get(key, value) for key, value in WORKER_ENVIRONMENT.items()})
+    os.environ.update({key: os.environ.get(key, value) for key, value in _LOCAL_ENVIRONMENT.items()})
     common: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": "ERROR",

@@ -14,20 +14,28 @@ KEPT_BYTES = 256 << 20
 
 _LARGE = 64 << 20
 """Blocks from here on are few, and returned at once; buffers and blocks of matrices are smaller."""
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-"""Names in glibc's malloc.h."""
+
+KEEPING = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(_LARGE),
+    "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
+}
+"""The environment of a process that keeps its memory from the start.
+
+All threads share one heap, for those of threads are too small to keep a large buffer. A process that has had
+threads can no longer be brought to that: Ray's workers have had many.
+"""
+
+_NAMES = {"MALLOC_ARENA_MAX": -8, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1}
+"""The same in glibc's malloc.h."""
 _CHOICES = ("MALLOC_", "GLIBC_TUNABLES")
 
 
 def keep_freed_memory(environ: Mapping[str, str] = os.environ) -> bool:
-    """Do so for this process, if its C library can; a choice made in the environment stands.
-
-    All threads then share one heap, for those of threads are too small to keep a large buffer.
-    """
+    """Ask for that in this process, if its C library can; a choice made in the environment stands."""
     if sys.platform != "linux" or any(name.startswith(_CHOICES) for name in environ):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    options = {_ARENA_MAX: 1, _MMAP_THRESHOLD: _LARGE, _TRIM_THRESHOLD: KEPT_BYTES}
-    return all([mallopt(name, value) for name, value in options.items()])
+    return all([mallopt(_NAMES[name], int(value)) for name, value in KEEPING.items()])
