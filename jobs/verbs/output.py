@@ -10,13 +10,26 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeAlias
 
 import pyarrow as pa
 
 from scanner.text import printable
 from schemas.errors import UsageError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Cells: TypeAlias = list[list[str]]
+
+_PAGE = 200
+"""Characters a line of a table in a file or a pipe."""
+
+_WORD = 10
+"""Characters that a column of words is given at least, where it has as many."""
+
+_BETWEEN = 3
 _FORMULA = ("=", "+", "-", "@", "\t")
 
 
@@ -35,7 +48,7 @@ def emit(
     form = form or ("table" if sys.stdout.isatty() else "csv")
     if form == "table" and section in table.column_names and table.num_rows:
         for heading, part in _sections(table, section):
-            _rich(part, sys.stdout, heading)
+            _for_eyes(part, sys.stdout, heading)
     elif form == "parquet":
         _parquet(table, sys.stdout.buffer)
     else:
@@ -83,7 +96,7 @@ def _text(table: pa.Table, form: str, stream: TextIO, title: str) -> None:
         writer.writerow(table.column_names)
         writer.writerows(map(_cell, row) for row in _rows(table))
     else:
-        _rich(table, stream, title)
+        _for_eyes(table, stream, title)
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
@@ -113,25 +126,59 @@ def _parquet(table: pa.Table, stream: BinaryIO) -> None:
     stream.flush()
 
 
-def _rich(table: pa.Table, stream: TextIO, title: str) -> None:
-    from rich import box
+def _for_eyes(table: pa.Table, stream: TextIO, title: str) -> None:
+    """Columns where the terminal is wide enough for them, else a line a value.
+
+    Rich would cut numbers that do not fit, and half of a number is another number.
+    """
     from rich.console import Console
+
+    cells = [[_shown(value) for value in row] for row in _rows(table)]
+    console = Console(file=stream, width=None if stream.isatty() else _PAGE, highlight=False)
+    if _least_width(table, cells) <= console.width or not cells:
+        _columns(table, cells, console, printable(title))
+    else:
+        _records(table.column_names, cells, console, printable(title))
+
+
+def _columns(table: pa.Table, cells: Cells, console: "Console", title: str) -> None:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(
-        title=Text(printable(title)) if title else None,
-        title_justify="left",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
+        title=Text(title) if title else None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD
     )
     for field in table.schema:
-        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        number = _is_number(field.type)
         shown.add_column(field.name, justify="right" if number else "left", overflow="fold", no_wrap=number)
-    for row in _rows(table):
-        shown.add_row(*(Text(_shown(value)) for value in row))
-    width = None if stream.isatty() else 200
-    Console(file=stream, width=width, highlight=False).print(shown)
+    for row in cells:
+        shown.add_row(*map(Text, row))
+    console.print(shown)
+
+
+def _records(names: Sequence[str], cells: Cells, console: "Console", title: str) -> None:
+    """What is longer than a line breaks between words; the terminal itself breaks a word that is."""
+    margin = max(map(len, names)) + _BETWEEN
+    room = max(console.width - margin, _WORD)
+    lines = [title] if title else []
+    for row in cells:
+        lines.append("")
+        for name, value in zip(names, row, strict=True):
+            broken = wrap(value, room, break_long_words=False, break_on_hyphens=False)
+            lines.append((f"{name:{margin}}" + ("\n" + " " * margin).join(broken)).rstrip())
+    console.file.write("\n".join([*lines, "", ""]))
+
+
+def _least_width(table: pa.Table, cells: Cells) -> int:
+    """Characters that columns take at least: numbers whole, words folded into a few letters a line."""
+    columns = zip(table.schema, zip(*cells, strict=True), strict=False)
+    widths = ((field.type, max(len(field.name), *map(len, texts))) for field, texts in columns)
+    return sum(_BETWEEN + (width if _is_number(kind) else min(width, _WORD)) for kind, width in widths) + 1
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _shown(value: Any) -> str:

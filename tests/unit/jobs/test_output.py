@@ -139,3 +139,43 @@ def test_parquet_goes_to_standard_output_as_bytes(capfdbinary):
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"cannot write .*none/a\.csv: No such file"):
         emit(TABLE, None, tmp_path / "none/a.csv")
+
+
+MODELS = {"repo_id": ["some-owner/a-model-of-a-long-name", "b/c"], "said": ["words to be broken", None]}
+METRICS = {f"metric_{i}": [12345.678, -0.00012346] for i in range(8)}
+
+
+def on_a_terminal(table, columns, monkeypatch, title=""):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    emit(table, "table", None, title)
+    return terminal.getvalue()
+
+
+@pytest.mark.parametrize("columns", [1, 10, 30, 60, 80, 120, 131, 132, 133, 200])
+def test_no_terminal_is_so_narrow_that_numbers_are_cut(columns, monkeypatch):
+    """Half of a number is another number."""
+    shown = on_a_terminal(pa.table(MODELS | METRICS), columns, monkeypatch)
+    assert shown.count("1.235e+04") == shown.count("-0.0001235") == 8
+    assert all(name in shown for name in METRICS)
+
+
+def test_where_columns_do_not_fit_a_row_is_a_line_a_value(monkeypatch):
+    shown = on_a_terminal(pa.table(MODELS | METRICS), 24, monkeypatch, "Models")
+    first, second = shown.split("\n\n")[1:3]
+    assert shown.startswith("Models\n\n")
+    assert first.split("\n")[:4] == [
+        "repo_id    some-owner/a-model-of-a-long-name",
+        "said       words to be",
+        "           broken",
+        "metric_0   1.235e+04",
+    ]
+    assert second.split("\n")[:3] == ["repo_id    b/c", "said", "metric_0   -0.0001235"]
+
+
+def test_columns_stay_as_long_as_words_have_room(monkeypatch):
+    """Names are folded to ten letters a line before the table is given up."""
+    table = pa.table({"repo_id": ["some-owner/a-model"], "metric": [-0.00012346]})
+    assert "  some-owner   -0.0001235  \n" in on_a_terminal(table, 27, monkeypatch)
+    assert "repo_id   some-owner/a-model\n" in on_a_terminal(table, 26, monkeypatch)
