@@ -1,5 +1,6 @@
 """The command line as a whole: its verbs, its errors as sentences and exit codes."""
 
+import errno
 import os
 import sys
 
@@ -8,6 +9,8 @@ import click
 from jobs.cli import asking, proving, scanning
 from jobs.engine.blas import ONE_THREAD, prefer_wide_kernels
 from jobs.verbs.exitcodes import Exit
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -53,13 +56,27 @@ def invoke(arguments: list[str]) -> int:
     except UsageError as error:
         click.echo(f"error: {error}", err=True)
         return Exit.USER
+    except (BrokenPipeError, SystemExit):  # click and rich turn a closed pipe into SystemExit
+        _forget_output()
+        return 0
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _forget_output()
+        click.echo(
+            f"error: {error.filename or 'standard output'}: {error.strerror}; make room and run it again",
+            err=True,
+        )
+        return Exit.USER
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return Exit.INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # click and rich turn a closed pipe into SystemExit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return code if isinstance(code, int) else 0
+
+
+def _forget_output() -> None:
+    """What waits to be written cannot be; the interpreter would try again at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _settle_blas() -> None:

@@ -8,10 +8,11 @@ import pty
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from running import PATIENCE, ended, finish, rows, run_cli, start_cli
+from running import PATIENCE, ended, finish, rows, run_cli, start_cli, start_python
 from zoo import FAILURES, save_model
 
 from jobs.lake.leaderboard import SQL_VIEWS, TABLE_VIEWS
@@ -323,3 +324,22 @@ def test_show_puts_the_worst_layer_first_and_leaves_skipped_ones_to_those_who_as
     assert {row["status"] for row in shown} == {"failed", "ok"}
     everything = json.loads(ask_cli("show odd/nonfinite", "--all", "--format", "json").text)
     assert {row["status"] for row in everything} == {"failed", "ok", "skipped"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_a_sentence(tmp_path):
+    """On the pipe that a shell redirected."""
+    code = "import sys; sys.stdout = open('/dev/full', 'w'); from jobs.cli import main; main()"
+    with ended(start_python(code, "columns")) as process:
+        ran = finish(process)
+    assert (ran.code, ran.err) == (
+        1,
+        "error: standard output: No space left on device; make room and run it again\n",
+    )
+
+
+def test_a_reader_that_went_away_is_no_error():
+    with ended(start_cli("columns", "configs")) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+        assert (process.wait(PATIENCE), said) == (0, "")
