@@ -57,7 +57,8 @@ def explain_tensor(
         with closing(open_source(where, endpoint)) as source:
             ref, made = _explained(source, where, tensor, part, stored)
     except ScanError as error:
-        raise UsageError(f"{where}: {error.message}") from error
+        named = error.message.startswith(str(where))
+        raise UsageError(error.message if named else f"{where}: {error.message}") from error
     document = _document(ref, made, _findings(lake, stored, ref, made))
     if plot is not None:
         from jobs.verbs.plots import draw
