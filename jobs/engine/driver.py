@@ -4,7 +4,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -316,29 +316,27 @@ def _token(request: Request) -> str | bool | None:
 
 @contextmanager
 def _executor(request: Request, settings: WorkerSettings, scan: _Scan) -> Iterator[Executor]:
-    executor: Executor
-    if _takes_ray(request, settings, scan):
+    executor: Executor = InProcess(settings)
+    if _takes_ray(request, executor, scan):
         from jobs.engine.actors import RayActors
 
+        executor.close()
         executor = RayActors(settings, request.workers, request.ray_address)
-    else:
-        executor = InProcess(settings)
     try:
         yield executor
     finally:
         executor.close()
 
 
-def _takes_ray(request: Request, settings: WorkerSettings, scan: _Scan) -> bool:
-    """Ray for a cluster, for several workers, or for minutes of estimated work; this process otherwise."""
+def _takes_ray(request: Request, here: Executor, scan: _Scan) -> bool:
+    """Ray for a cluster, for several workers, or or for minutes of work as planned `here`."""
     if request.engine != "auto":
         return request.engine == "ray"
     if request.ray_address is not None or (request.workers or 1) > 1:
         return True
     if request.workers == 1:
         return False
-    with closing(InProcess(settings)) as executor:
-        return scan.plan_first(executor, _PLANNED_FIRST) > LOCAL_SECONDS
+    return scan.plan_first(here, _PLANNED_FIRST) > LOCAL_SECONDS
 
 
 @contextmanager

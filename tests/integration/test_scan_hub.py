@@ -198,8 +198,7 @@ def test_a_hub_and_a_folder_of_the_same_models_give_the_same_rows(zoo, zoo_scan,
 
 
 def test_a_file_that_changes_while_it_is_read_fails_by_name(hub, scan, hasty):
-    another = {"X-Linked-Etag": f'"{"0" * 64}"'}
-    hub.fault(match="/acme/tuned/resolve", on="hub", skip=2, count=99, headers=another)
+    hub.fault(match="/acme/tuned/", on="cdn", skip=1, count=99, etag='"another"')
     scanned = scan("acme/base", "acme/tuned")
     assert scanned.ran.code == 3
     ((repo_id, kind, _, file),) = failures_of(scanned.lake)
@@ -247,6 +246,11 @@ def test_a_hub_that_is_not_there_fails_every_model_by_name(hub, tmp_path, hasty)
     for failure, name in zip(summary.failures, ("acme/base", "acme/tuned"), strict=True):
         assert (failure.kind, failure.retryable) == ("http_error", True)
         assert f"{name}: {endpoint} cannot be reached" in failure.message
+
+
+def test_explain_names_a_model_that_is_not_there_once(hub, tmp_path):
+    ran = run_cli("explain", "acme/missing", "w", "--endpoint", hub.endpoint, "--lake", tmp_path / "none")
+    assert (ran.code, ran.err.count("acme/missing")) == (1, 1)
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
