@@ -60,10 +60,14 @@ class Scanned:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A job raised; `failure.retryable` says whether trying again may help."""
+    """A job raised; `failure.retryable` says whether trying again may help.
+
+    `tried_out` where what raised has tried for so long that this scan need not.
+    """
 
     job: Job
     failure: Failure
+    tried_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,11 +146,12 @@ class Ledger:
         name = _name(job)
         self._tried[type(job), name] += 1
         tries = self._tried[type(job), name]
-        if failure.retryable and tries < self._limits.attempts:
+        tried_out = isinstance(event, Failed) and event.tried_out
+        if failure.retryable and not tried_out and tries < self._limits.attempts:
             delay = self._limits.backoff * 2 ** (tries - 1)
             self._order += 1
             heapq.heappush(self._later, (now + delay, self._order, job))
-            return (Note(f"{name}: {failure.message}; trying again in {delay:.0f} s"),)
+            return (Note(f"{_told(name, failure)}; trying again in {delay:.0f} s"),)
         if not isinstance(job, UnitJob):
             return (Record(job.target, failure),)
         self._repos[job.target].given_up.append((job.unit, failure))
@@ -162,6 +163,12 @@ class Ledger:
             heapq.heappush(self._units, (-job.unit.cost, self._order, job))
         else:
             self._targets.append(job)
+
+
+def _told(name: str, failure: Failure) -> str:
+    """The message of a failure, after the job's name where it does not begin with the repository's."""
+    named = failure.message.startswith(failure.repo_id)
+    return failure.message if named else f"{name}: {failure.message}"
 
 
 def _name(job: Job) -> str:

@@ -12,6 +12,7 @@ from scanner.failures import failure_of
 from scanner.pipeline import run_unit
 from scanner.sources.base import Source
 from scanner.sources.targets import open_source
+from scanner.sources.transfer import UnreachableError
 from schemas.config import ScanConfig, WorkLimits
 from schemas.errors import ScanError
 from schemas.events import Event, Failed, Job, PinJob, Pinned, PlanJob, Planned, Scanned, UnitJob
@@ -50,7 +51,7 @@ class Worker:
         try:
             return self._do(job)
         except ScanError as error:
-            return Failed(job, job_failure(job, error))
+            return Failed(job, job_failure(job, error), tried_out=isinstance(error, UnreachableError))
         except MemoryError:
             full = ScanError(FailureKind.OUT_OF_MEMORY, "memory ran out outside the work on one matrix")
             return Failed(job, job_failure(job, full))

@@ -1,6 +1,8 @@
 """Models on a hub: huggingface_hub lists a repository once, the range reader streams its files."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from huggingface_hub import HfApi, ModelInfo, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -18,12 +20,13 @@ from scanner.sources.card import facts_from_card
 from scanner.sources.fetch import Fetcher
 from scanner.sources.proxies import Proxies
 from scanner.sources.rangereader import RangeReader
-from scanner.sources.transfer import DEFAULT_POLICY, Patience, TransferPolicy
+from scanner.sources.transfer import DEFAULT_POLICY, Patience, TransferPolicy, UnreachableError
 from schemas.errors import SourceError
 from schemas.refs import Buffer, FileRef, RepoRef, Repository, is_safe_path
 from schemas.results import FailureKind
 
 _UNSTATED_LIMIT = 10.0
+_WAY_THERE = "check the address (--endpoint, HF_ENDPOINT), the network and its proxy"
 
 
 def stored_token() -> str | None:
@@ -61,6 +64,8 @@ class HubSource:
             trust=httpx.create_ssl_context,
         )
         self._reader = RangeReader(self._fetcher, policy)
+        self._answered = False
+        self._silence = (0.0, "")
 
     def repository(self, repo_id: str, revision: str | None = None) -> Repository:
         """Pin `repo_id` at `revision` (default: its main branch) to a commit and list its files.
@@ -68,16 +73,17 @@ class HubSource:
         A renamed repository has its new name. Files with unsafe names are left out, but such a name on a
         safetensors or JSON file, which would have been read, is UNSAFE_PATH. Costs one API request.
         Raises SourceError; it is retryable for network trouble, HTTP 408, 429 and 5xx, after the policy's
-        own retries.
+        own retries. A hub that could not be reached at all is an UnreachableError, at once for a while.
         """
-        patience = Patience(self._policy)
-        while True:
-            try:
-                info = self._model_info(repo_id, revision)
-            except SourceError as error:
-                patience.after(error)
-            else:
-                return _repository(info, revision)
+        where, patience = _named(repo_id, revision), Patience(self._policy)
+        with self._within_reach(where):
+            while True:
+                try:
+                    info = self._model_info(repo_id, revision, where)
+                except SourceError as error:
+                    patience.after(error)
+                else:
+                    return _repository(info, revision)
 
     def read(self, file: FileRef, start: int, stop: int) -> bytes:
         """Return exactly the bytes start..stop of `file`. Raises SourceError, see `stream`."""
@@ -96,11 +102,29 @@ class HubSource:
         """Close connections and forget signed URLs; the source can be used again afterwards."""
         self._fetcher.close()
 
-    def _model_info(self, repo_id: str, revision: str | None) -> ModelInfo:
-        where = f"{repo_id}@{revision}" if revision else repo_id
-        timeout = self._policy.read_timeout
+    @contextmanager
+    def _within_reach(self, where: str) -> Iterator[None]:
+        """A hub that was given up without an answer is asked nothing for a while: each would wait as long."""
+        until, reason = self._silence
+        if time.monotonic() < until:
+            raise UnreachableError(FailureKind.HTTP_ERROR, f"{where}: {reason}", retryable=True)
         try:
-            info = self._api.model_info(repo_id, revision=revision, files_metadata=True, timeout=timeout)
+            yield
+        except UnreachableError as error:
+            reason = error.message.removeprefix(f"{where}: ")
+            self._silence = (time.monotonic() + self._policy.silence, reason)
+            raise
+
+    def _model_info(self, repo_id: str, revision: str | None, where: str) -> ModelInfo:
+        timeout = httpx.Timeout(self._policy.read_timeout, connect=self._policy.connect_timeout)
+        try:
+            info = self._api.model_info(
+                repo_id,
+                revision=revision,
+                files_metadata=True,
+                timeout=timeout,  # type: ignore[arg-type]  # handed on to httpx as it is
+            )
+            self._answered = True
             validate_repo_id(info.id)
             return info
         except HFValidationError as error:
@@ -112,6 +136,10 @@ class HubSource:
             headers = {name.lower(): value for name, value in error.response.headers.items()}
             wait = _limit_reset(headers)
             raise refusal(error.response.status_code, headers, where, wait=wait) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            reason = f"{where}: {self._hub_seen()} cannot be reached ({error}): {_WAY_THERE}"
+            kind = SourceError if self._answered else UnreachableError
+            raise kind(FailureKind.HTTP_ERROR, reason, retryable=True) from error
         except httpx.TimeoutException as error:
             reason = f"{where}: {self._hub_seen()} did not answer in time"
             raise SourceError(FailureKind.STALLED, reason, retryable=True) from error
@@ -129,6 +157,10 @@ class HubSource:
     def _hub_seen(self) -> str:
         proxy = self._fetcher.proxy
         return f"{self._api.endpoint} through {proxy}" if proxy else self._api.endpoint
+
+
+def _named(repo_id: str, revision: str | None) -> str:
+    return f"{repo_id}@{revision}" if revision else repo_id
 
 
 def _repository(info: ModelInfo, revision: str | None) -> Repository:

@@ -14,7 +14,8 @@ class TransferPolicy:
     """How a hub is read. Times are seconds, sizes bytes, rates bytes a second.
 
     A failed request is repeated after `backoff`, doubled up to `backoff_cap`, with jitter; `attempts`
-    failures in a row without `progress` bytes between them end it. A rate limit is waited out for its
+    failures in a row without `progress` bytes between them end it, `first_attempts` where the hub has never
+    answered; it is then asked nothing for `silence`. A rate limit is waited out for its
     stated time plus `rate_limit_margin` and jitter, `rate_limit_patience` in all, and is no failure.
     A transfer below `min_rate` over `min_rate_window` counts as cut. Spans less than `gap` apart share
     a request, and all spans do when they are `whole_share` of the file. `chunk` bounds one read.
@@ -23,6 +24,8 @@ class TransferPolicy:
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
     attempts: int = 5
+    first_attempts: int = 4
+    silence: float = 30.0
     backoff: float = 1.0
     backoff_cap: float = 8.0
     progress: int = MIB
@@ -43,6 +46,10 @@ class RateLimited(SourceError):
     """HTTP 429; `wait` is the seconds until the window resets."""
 
     wait = 0.0
+
+
+class UnreachableError(SourceError):
+    """No connection to a hub that has never answered."""
 
 
 class Patience:
@@ -76,7 +83,8 @@ class Patience:
 
     def _backoff(self, error: SourceError) -> float:
         self._failures += 1
-        if self._failures >= self._policy.attempts:
+        unheard = isinstance(error, UnreachableError)
+        if self._failures >= (self._policy.first_attempts if unheard else self._policy.attempts):
             raise error
         pause = self._policy.backoff * 2.0 ** (self._failures - 1)
         return min(pause, self._policy.backoff_cap) * random.uniform(0.75, 1.25)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import constants
@@ -21,7 +22,7 @@ from scripting import http, scripted
 
 from jobs.hub.server import HubServer
 from scanner.sources.hub import HubSource
-from scanner.sources.transfer import TransferPolicy
+from scanner.sources.transfer import TransferPolicy, UnreachableError
 from schemas.errors import ConfigError, SourceError
 from schemas.refs import FileRef, RepoRef, is_safe_path
 from schemas.results import FailureKind
@@ -194,6 +195,35 @@ def test_a_hub_that_is_not_there_is_retryable():
         file = FileRef(RepoRef("acme/model", "0" * 40), "model.safetensors", SIZE, "x")
         error = refused(source.read, file, 0, 8)
         assert (error.kind, error.retryable) == (FailureKind.HTTP_ERROR, True)
+
+
+@pytest.mark.parametrize("silence", [60.0, 0.0])
+def test_a_hub_that_never_answered_is_not_asked_for_each_model(hub, silence):
+    """Each would wait as long; when it has been left alone for a while, it is asked again."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    endpoint, policy = f"http://127.0.0.1:{port}", replace(POLICY, silence=silence)
+    with contextlib.closing(HubSource(endpoint, False, policy=policy)) as source:
+        for name in ("acme/model", "acme/old"):
+            error = refused(source.repository, name)
+            assert isinstance(error, UnreachableError)
+            assert error.message.startswith(f"{name}: {endpoint} cannot be reached (")
+            assert "HF_ENDPOINT" in error.message
+        with HubServer(hub.tree.root, port=port):
+            if silence:
+                assert isinstance(refused(source.repository, "acme/model"), UnreachableError)
+            else:
+                assert source.repository("acme/model").files
+
+
+def test_a_hub_that_goes_away_is_waited_for(hub):
+    with HubServer(hub.tree.root) as server:
+        source = HubSource(server.endpoint, False, policy=POLICY)
+        source.repository("acme/model")
+    with contextlib.closing(source):
+        error = refused(source.repository, "acme/model")
+    assert "cannot be reached" in error.message
+    assert not isinstance(error, UnreachableError)
 
 
 def test_a_silent_hub_ends_in_a_stall(source, hub):

@@ -155,6 +155,26 @@ def test_a_unit_is_tried_again_after_a_growing_wait(event):
     assert book.idle
 
 
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("it broke", "owner/a: it broke; trying again in 1 s"),
+        ("owner/a@main: HTTP 503", "owner/a@main: HTTP 503; trying again in 1 s"),
+    ],
+)
+def test_a_note_names_the_model_once(message, text):
+    book = ledger(A)
+    failed = Failed(book.next(0.0), failure(message, repo_id="owner/a", retryable=True))
+    assert book.handle(failed, 0.0) == (Note(text),)
+
+
+def test_what_was_tried_out_is_not_tried_again():
+    book = ledger(A)
+    gone = failure(retryable=True)
+    assert book.handle(Failed(book.next(0.0), gone, tried_out=True), 0.0) == (Record(A, gone),)
+    assert book.idle
+
+
 def test_a_final_failure_is_not_tried_again():
     book = ledger(A)
     planned(book, A, 2.0, 1.0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scanner.sources.transfer import Pace, Patience, RateLimited, TransferPolicy
+from scanner.sources.transfer import Pace, Patience, RateLimited, TransferPolicy, UnreachableError
 from schemas.errors import SourceError
 from schemas.results import FailureKind
 
@@ -25,6 +25,14 @@ def test_the_last_attempt_raises_what_went_wrong():
     with pytest.raises(SourceError) as caught:
         patience.after(CUT)
     assert caught.value is CUT
+
+
+def test_a_hub_that_never_answered_has_fewer_attempts():
+    patience = Patience(TransferPolicy(attempts=9, first_attempts=2, backoff=0.0))
+    unheard = UnreachableError(FailureKind.HTTP_ERROR, "refused", retryable=True)
+    patience.after(unheard)
+    with pytest.raises(UnreachableError):
+        patience.after(unheard)
 
 
 def test_what_cannot_get_better_is_raised_at_once():
