@@ -4,7 +4,7 @@ from pathlib import Path
 
 from scanner.sources.targets import parse_targets
 from schemas.config import ScanConfig, from_toml, profile_config
-from schemas.errors import UsageError
+from schemas.errors import ScanError, UsageError
 from schemas.work import Target
 
 
@@ -19,3 +19,9 @@ def one_target(text: str) -> Target:
 def chosen_config(profile: str, config_file: Path | None) -> ScanConfig:
     """The profile with the overrides of `config_file`, if there is one. Raises ConfigError."""
     return from_toml(config_file, profile) if config_file else profile_config(profile)
+
+
+def told(target: Target, error: ScanError) -> str:
+    """What went wrong with a target: the message, after the target where it does not begin with it."""
+    named = error.message.startswith((str(target), target.repo_id))
+    return error.message if named else f"{target}: {error.message}"

@@ -11,7 +11,7 @@ import click
 from jobs.engine.driver import Request, Summary, run_scan
 from jobs.engine.progress import placed, progress, quiet_progress
 from jobs.lake.leaderboard import ask
-from jobs.verbs.arguments import chosen_config, one_target
+from jobs.verbs.arguments import chosen_config, one_target, told
 from jobs.verbs.exitcodes import Exit
 from jobs.verbs.output import emit
 from jobs.verbs.scanning import choose_device, exit_code, limits_of
@@ -66,7 +66,7 @@ def compare(
     try:
         there, pinned = _pinned(there, endpoint)
     except ScanError as error:
-        click.echo(f"failed ({error.kind}) base {base}: {error.message}", err=True)
+        click.echo(f"failed ({error.kind}) base {told(there, error)}", err=True)
         return Exit.SOME_FAILED
     with ExitStack() as stack:
         folder = lake or Path(stack.enter_context(TemporaryDirectory(prefix="hubspectra-"))) / "lake"

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from jobs.lake.generations import MARKER
 from jobs.lake.leaderboard import ask
-from jobs.verbs.arguments import one_target
+from jobs.verbs.arguments import one_target, told
 from jobs.verbs.output import as_json, emit, emit_text
 from scanner.explain import Explanation, explain
 from scanner.pipeline import read_row
@@ -57,8 +57,7 @@ def explain_tensor(
         with closing(open_source(where, endpoint)) as source:
             ref, made = _explained(source, where, tensor, part, stored)
     except ScanError as error:
-        named = error.message.startswith(str(where))
-        raise UsageError(error.message if named else f"{where}: {error.message}") from error
+        raise UsageError(told(where, error)) from error
     document = _document(ref, made, _findings(lake, stored, ref, made))
     if plot is not None:
         from jobs.verbs.plots import draw
