@@ -110,7 +110,10 @@ class FailureKind(_Explained):
     STALLED = "stalled", "the transfer stopped making progress"
     INDEX_MISMATCH = "index_mismatch", "the index and the shards do not name the same tensors"
     LFS_POINTER = "lfs_pointer", "the file is a Git LFS pointer, not weights: fetch it with `git lfs pull`"
-    NO_WEIGHTS = "no_weights", "the repository has no safetensors weights"
+    NO_WEIGHTS = (
+        "no_weights",
+        "the repository has no safetensors weights: is it a model, and did its weights come with it?",
+    )
     SKIPPED_PICKLE = "skipped_pickle", "only pickle weights; they are never unpickled: convert to safetensors"
     SKIPPED_GGUF = "skipped_gguf", "only GGUF weights, which are not read yet"
     BAD_HEADER = "bad_header", "the file is not a valid safetensors file"

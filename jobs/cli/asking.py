@@ -32,6 +32,9 @@ def leaderboard(lake: Path, form: str | None, output: Path | None, limit: int) -
 
     table = questions.leaderboard(lake, limit, brief=for_people(form, output))
     emit(table, form, output, section=questions.STRATUM)
+    _say_if_none(
+        table, form, output, f"no model yet; what failed: hubspectra status --failures --lake {lake}"
+    )
 
 
 @click.command()
@@ -50,6 +53,7 @@ def show(
     brief = for_people(form, output)
     table = questions.layers(lake, repo_id, limit, brief, everything)
     emit(table, form, output, _headline(questions.model(lake, repo_id)) if brief else "")
+    _say_if_none(table, form, output, "no layer was measured; --all lists what was skipped, and why")
 
 
 @click.command()
@@ -102,7 +106,9 @@ def flags(
     from jobs.lake import questions
     from jobs.verbs.output import emit
 
-    emit(questions.flags(lake, kind, repo, limit, for_people(form, output)), form, output)
+    table = questions.flags(lake, kind, repo, limit, for_people(form, output))
+    emit(table, form, output)
+    _say_if_none(table, form, output, "no finding")
 
 
 @click.command("correlate")
@@ -225,7 +231,9 @@ def status(lake: Path, form: str | None, output: Path | None, failures: bool) ->
     from jobs.lake import questions
     from jobs.verbs.output import emit
 
-    emit(questions.failures(lake) if failures else questions.runs(lake), form, output)
+    table = questions.failures(lake) if failures else questions.runs(lake)
+    emit(table, form, output)
+    _say_if_none(table, form, output, "nothing failed" if failures else "no scan yet")
 
 
 @click.command()
@@ -253,6 +261,12 @@ def columns(name: str | None, form: str | None, output: Path | None) -> None:
     if for_people(form, output):
         click.echo(f"{name}: {answers(name)}")
     emit(table, form, output)
+
+
+def _say_if_none(table: Any, form: str | None, output: Path | None, what: str) -> None:
+    """An empty table leaves people to guess."""
+    if for_people(form, output) and not table.num_rows:
+        click.echo(what, err=True)
 
 
 def _headline(model: dict[str, Any]) -> str:

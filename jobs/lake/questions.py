@@ -168,4 +168,6 @@ def _unknown(lake: Path, repo_id: str) -> str:
         [repo_id],
     ).column(0)
     names = ", ".join(near.to_pylist())
-    return f"{repo_id} is not in the lake" + (f"; near it: {names}" if names else ": the lake is empty")
+    return f"{repo_id} is not in the lake" + (
+        f"; near it: {names}" if names else ", which is empty: scan it first"
+    )

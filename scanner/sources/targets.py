@@ -58,8 +58,12 @@ def _parse(text: str) -> Iterator[Target]:
             return iter([*_local(path.resolve(), text)])
     except (OSError, RuntimeError) as error:
         raise TargetError(f"cannot look at {text!r}: {error}") from error
+    if "://" in text:
+        raise TargetError(
+            f"{text} is a URL: give owner/name, and --endpoint for another hub than the public one"
+        )
     if _looks_like_path(text):
-        raise TargetError(f"no such file or folder: {text}")
+        raise TargetError(f"no such file or folder: {text}; a model of a hub is owner/name")
     repo_id, _, revision = text.partition("@")
     if not _REPO_ID.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id:
         raise TargetError(

@@ -125,7 +125,7 @@ def _nothing_to_read(files: Sequence[FileRef]) -> NoReturn:
     elif any(path.endswith(".gguf") for path in paths):
         kind = FailureKind.SKIPPED_GGUF
     where = str(files[0].repo) if files else "an empty repository"
-    raise FormatError(kind, f"{where}: {kind.sentence}; none of {len(paths)} files is readable *.safetensors")
+    raise FormatError(kind, f"{where}: {kind.sentence} ({len(paths)} file{'s' * (len(paths) != 1)})")
 
 
 def _checkpoint_step(path: str) -> int:

@@ -298,7 +298,10 @@ def test_an_empty_lake_answers_every_question(tmp_path):
     ):
         for form in ("csv", "json", "parquet", "table"):
             assert run_cli(*question, "--lake", lake, "--format", form).code == 0
-    assert run_cli("show", "acme/one", "--lake", lake).err.endswith("the lake is empty\n")
+    assert run_cli("show", "acme/one", "--lake", lake).err.endswith("which is empty: scan it first\n")
+    assert run_cli("leaderboard", "--lake", lake, "--format", "csv").err == ""
+    said = run_cli("leaderboard", "--lake", lake, "--format", "table").err
+    assert said == f"no model yet; what failed: hubspectra status --failures --lake {lake}\n"
 
 
 def test_no_progress_bar_stands_among_the_answers(ask_cli):

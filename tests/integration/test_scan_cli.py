@@ -291,7 +291,11 @@ def test_the_installed_command_scans_and_logs_plain_lines(zoo, zoo_scan, tmp_pat
 
 def test_the_installed_command_ends_with_the_users_error(tmp_path):
     ran = finish(start_cli("scan", "./nowhere", "--lake", tmp_path / "lake"))
-    assert (ran.code, ran.out, ran.err) == (1, b"", "error: no such file or folder: ./nowhere\n")
+    assert (ran.code, ran.out, ran.err) == (
+        1,
+        b"",
+        "error: no such file or folder: ./nowhere; a model of a hub is owner/name\n",
+    )
 
 
 def test_help_needs_no_heavy_library():

@@ -44,6 +44,7 @@ def test_names_on_the_hub(text, repo_id, revision):
         ("./nowhere", "no such file or folder"),
         ("/nowhere/at/all", "no such file or folder"),
         ("a/b/c", "no such file or folder"),
+        ("https://huggingface.co/a/b", "is a URL: give owner/name"),
         ("model.safetensors", "no such file or folder"),
         ("owner/na me", "neither a path nor a repository id"),
         ("owner/..", "neither a path nor a repository id"),
