@@ -56,7 +56,7 @@ def show(
     _say_if_none(table, form, output, "no layer was measured; --all lists what was skipped, and why")
 
 
-@click.command()
+@click.command(short_help="Explain one matrix: every fit, and the evidence.")
 @click.argument("target", metavar="REPO")
 @click.argument("tensor")
 @lake_option
@@ -80,7 +80,8 @@ def explain(**options: Any) -> None:
     the base, the rest of the lake) is added.
 
     \b
-    Example: hubspectra explain owner/name layer.4.attention.self.value --plot value.png
+    Example: hubspectra explain owner/name layer.4.attention.self.value \\
+                 --plot value.png
     """  # noqa: D301
     from jobs.verbs.explaining import explain_tensor
 
@@ -89,7 +90,7 @@ def explain(**options: Any) -> None:
     explain_tensor(**options)
 
 
-@click.command()
+@click.command(short_help="List findings with value, threshold and a sentence.")
 @lake_option
 @output_options
 @limit_option(1000)
@@ -111,7 +112,7 @@ def flags(
     _say_if_none(table, form, output, "no finding")
 
 
-@click.command("correlate")
+@click.command("correlate", short_help="Hold a metric of models against a score.")
 @click.argument("metric")
 @click.argument("score")
 @lake_option
@@ -132,7 +133,8 @@ def correlate_scores(form: str | None, output: Path | None, **question: Any) -> 
     the pooled sign is not theirs: then no one order of all models means anything.
 
     \b
-    Example: hubspectra correlate alpha_hat top1_err --lower-is-better --csv trends.csv --by series
+    Example: hubspectra correlate alpha_hat top1_err --lower-is-better \\
+                 --csv trends.csv --by series
     """  # noqa: D301
     from jobs.verbs.correlating import answer
     from jobs.verbs.output import emit
@@ -144,7 +146,7 @@ def correlate_scores(form: str | None, output: Path | None, **question: Any) -> 
         click.echo(verdict)
 
 
-@click.command()
+@click.command(short_help="Turn layers into factors: rates, decay, sparsity, experts.")
 @click.argument("repo_id", metavar="REPO")
 @click.option(
     "--kind",
@@ -203,8 +205,9 @@ def sql(query: str | None, lake: Path, form: str | None, output: Path | None, pr
 
     \b
     Views: layers, repositories, failures, runs (as stored);
-           models, leaderboard, flags, fine_tunes, history, universality, correlation_flow, load_temperature,
-           strata, anomalies, configs, weightwatcher, nlp_metrics (derived).
+           models, leaderboard, flags, fine_tunes, history, universality,
+           correlation_flow, load_temperature, strata, anomalies, configs,
+           weightwatcher, nlp_metrics (derived).
     `hubspectra columns NAME` explains each.
     Example: hubspectra sql "SELECT role, median(alpha) FROM layers GROUP BY role"
     QUERY may be - for standard input.
@@ -236,7 +239,7 @@ def status(lake: Path, form: str | None, output: Path | None, failures: bool) ->
     _say_if_none(table, form, output, "nothing failed" if failures else "no scan yet")
 
 
-@click.command()
+@click.command(short_help="Explain the columns of a table or a view.")
 @click.argument("name", required=False)
 @output_options
 def columns(name: str | None, form: str | None, output: Path | None) -> None:

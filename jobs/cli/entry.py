@@ -23,11 +23,11 @@ def cli() -> None:
 
     \b
     Start here:
-      hubspectra demo                                the whole way on a small offline hub
-      hubspectra scan owner/name --lake lake         scan a model of the Hub
-      hubspectra scan ./models --lake lake           scan models on disk
-      hubspectra leaderboard --lake lake             compare them
-      hubspectra show owner/name --lake lake         one model, worst layers first
+      hubspectra demo                          the whole way on a small hub
+      hubspectra scan owner/name --lake lake   scan a model of the Hub
+      hubspectra scan ./models --lake lake     scan models on disk
+      hubspectra leaderboard --lake lake       compare them
+      hubspectra show owner/name --lake lake   one model, worst layers first
     """  # noqa: D301
 
 

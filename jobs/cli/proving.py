@@ -11,7 +11,7 @@ from jobs.engine.blas import ONE_THREAD
 from jobs.verbs.exitcodes import Exit
 
 
-@click.command()
+@click.command(short_help="Run validation experiments: expected against found.")
 @click.argument("names", nargs=-1, metavar="NAME...|all")
 @click.option("--list", "listed", is_flag=True, help="Say which studies there are.")
 @click.option(
@@ -28,10 +28,12 @@ def study(names: tuple[str, ...], listed: bool, out: Path | None, quick: bool, f
     \b
     Examples: hubspectra study --list
               hubspectra study phases noise
-              hubspectra study all --out docs/studies    (needs pip install 'hubspectra[studies]')
+              hubspectra study all --out docs/studies
+    Those of trained nets need pip install 'hubspectra[studies]'.
 
     \b
     Exit codes: 0 no check fails; 3 a check fails; 1 your input; 2 usage.
+
     A study that lacks a package or data says what it needs and is not run; that is no failure. A check that
     deviates is off by more than its tolerance for a reason that was looked into and is told.
     """  # noqa: D301
@@ -40,7 +42,7 @@ def study(names: tuple[str, ...], listed: bool, out: Path | None, quick: bool, f
     return run(names, listed, out, quick, form)
 
 
-@click.command()
+@click.command(short_help="Measure hubspectra side by side with its peers.")
 @click.argument("cases", nargs=-1, metavar="[CASE]...")
 @click.option("--list", "listed", is_flag=True, help="Name the cases and what each aims at.")
 @click.option("--pairs", type=click.IntRange(1), default=5, show_default=True, help="Runs of each side.")
@@ -71,7 +73,7 @@ def bench(cases: tuple[str, ...], listed: bool, form: str | None, output: Path |
 
     \b
     Example: hubspectra bench tail-fit minilm --pairs 7
-             hubspectra bench --json docs/benchmarks.json --page docs/benchmarks.md
+             hubspectra bench --json benchmarks.json --page benchmarks.md
     """  # noqa: D301
     os.environ.update(ONE_THREAD)
     from jobs.bench.run import bench as run

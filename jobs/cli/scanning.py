@@ -53,14 +53,15 @@ def scan(targets: tuple[str, ...], **options: Any) -> int:
     A token is taken from HF_TOKEN or `hf auth login`, for gated and private models and for higher limits.
 
     \b
-    Exit codes: 0 all read; 3 finished, but something failed (named); 1 your input; 2 usage.
+    Exit codes: 0 all read; 3 finished, but something failed (named);
+                1 your input; 2 usage.
     """  # noqa: D301
     from jobs.verbs.scanning import scan as run
 
     return run(targets, **options)
 
 
-@click.command()
+@click.command(short_help="Hold a fine-tune against its base, layer by layer.")
 @click.argument("base", metavar="BASE")
 @click.argument("fine_tune", metavar="FINE_TUNE")
 @click.option(
@@ -137,7 +138,7 @@ def demo(model: Path | None, folder: Path | None, fresh: bool) -> int:
     return run_demo(model, folder, fresh)
 
 
-@click.command("serve-hub")
+@click.command("serve-hub", short_help="Serve the models under a folder as a Hub.")
 @click.argument("root", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8800, show_default=True)
