@@ -317,19 +317,19 @@ def _token(request: Request) -> str | bool | None:
 @contextmanager
 def _executor(request: Request, settings: WorkerSettings, scan: _Scan) -> Iterator[Executor]:
     executor: Executor = InProcess(settings)
-    if _takes_ray(request, executor, scan):
-        from jobs.engine.actors import RayActors
-
-        executor.close()
-        executor = RayActors(settings, request.workers, request.ray_address)
     try:
+        if _takes_ray(request, executor, scan):
+            from jobs.engine.actors import RayActors
+
+            executor.close()
+            executor = RayActors(settings, request.workers, request.ray_address)
         yield executor
     finally:
         executor.close()
 
 
 def _takes_ray(request: Request, here: Executor, scan: _Scan) -> bool:
-    """Ray for a cluster, for several workers, or or for minutes of work as planned `here`."""
+    """Ray for a cluster, for several workers, or for minutes of work as planned `here`."""
     if request.engine != "auto":
         return request.engine == "ray"
     if request.ray_address is not None or (request.workers or 1) > 1:

@@ -137,7 +137,9 @@ class HubSource:
             wait = _limit_reset(headers)
             raise refusal(error.response.status_code, headers, where, wait=wait) from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            reason = f"{where}: {self._hub_seen()} cannot be reached ({error}): {_WAY_THERE}"
+            reason = (
+                f"{where}: {self._hub_seen()} cannot be reached ({str(error) or 'no answer'}): {_WAY_THERE}"
+            )
             kind = SourceError if self._answered else UnreachableError
             raise kind(FailureKind.HTTP_ERROR, reason, retryable=True) from error
         except httpx.TimeoutException as error:

@@ -14,9 +14,9 @@ class TransferPolicy:
     """How a hub is read. Times are seconds, sizes bytes, rates bytes a second.
 
     A failed request is repeated after `backoff`, doubled up to `backoff_cap`, with jitter; `attempts`
-    failures in a row without `progress` bytes between them end it, `first_attempts` where the hub has never
-    answered; it is then asked nothing for `silence`. A rate limit is waited out for its
-    stated time plus `rate_limit_margin` and jitter, `rate_limit_patience` in all, and is no failure.
+    failures in a row without `progress` bytes between them end it, or `first_attempts` where the hub has
+    never answered, which is then asked nothing for `silence`. A rate limit is waited out for its stated
+    time plus `rate_limit_margin` and jitter, `rate_limit_patience` in all, and is no failure.
     A transfer below `min_rate` over `min_rate_window` counts as cut. Spans less than `gap` apart share
     a request, and all spans do when they are `whole_share` of the file. `chunk` bounds one read.
     """
