@@ -316,27 +316,31 @@ def _token(request: Request) -> str | bool | None:
 
 @contextmanager
 def _executor(request: Request, settings: WorkerSettings, scan: _Scan) -> Iterator[Executor]:
-    executor: Executor = InProcess(settings)
+    """What was asked for; else this process, or Ray where the first plans promise minutes of work."""
+    asked = _asks_for_ray(request)
+    executor = _on_ray(request, settings) if asked else InProcess(settings)
     try:
-        if _takes_ray(request, executor, scan):
-            from jobs.engine.actors import RayActors
-
+        if asked is None and scan.plan_first(executor, _PLANNED_FIRST) > LOCAL_SECONDS:
             executor.close()
-            executor = RayActors(settings, request.workers, request.ray_address)
+            executor = _on_ray(request, settings)
         yield executor
     finally:
         executor.close()
 
 
-def _takes_ray(request: Request, here: Executor, scan: _Scan) -> bool:
-    """Ray for a cluster, for several workers, or for minutes of work as planned `here`."""
+def _asks_for_ray(request: Request) -> bool | None:
+    """Whether by its name, a cluster or several workers; None leaves it to the amount of work."""
     if request.engine != "auto":
         return request.engine == "ray"
     if request.ray_address is not None or (request.workers or 1) > 1:
         return True
-    if request.workers == 1:
-        return False
-    return scan.plan_first(here, _PLANNED_FIRST) > LOCAL_SECONDS
+    return False if request.workers == 1 else None
+
+
+def _on_ray(request: Request, settings: WorkerSettings) -> Executor:
+    from jobs.engine.actors import RayActors
+
+    return RayActors(settings, request.workers, request.ray_address)
 
 
 @contextmanager
