@@ -90,7 +90,9 @@ class Assassin:
 def busy_workers() -> list[int]:
     """Processes under this one's Ray that run a job; Ray puts it into their titles."""
     parents = {int(p.name): parent(p) for p in Path("/proc").iterdir() if p.name.isdigit()}
-    return [pid for pid in parents if title(pid).startswith("ray::_ActorWorker.outcome") and ours(pid, parents)]
+    return [
+        pid for pid in parents if title(pid).startswith("ray::_ActorWorker.outcome") and ours(pid, parents)
+    ]
 
 
 def parent(process: Path) -> int:
