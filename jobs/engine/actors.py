@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -65,8 +65,8 @@ class RayActors:
         return max(sum(map(self._takes, self._given)) - len(self._again), 0)
 
     def submit(self, job: Job) -> None:
-        """Give a job to the actor that has the fewest."""
-        actor = min(filter(self._takes, self._given), key=lambda actor: len(self._given[actor]))
+        """Give a job to the actor that has the least to do."""
+        actor = min(filter(self._takes, self._given), key=lambda actor: _work(self._given[actor]))
         self._given[actor].append(_Given(actor.outcome.remote(job), job))
 
     def wait(self, timeout: float) -> Sequence[Event]:
@@ -144,6 +144,12 @@ class RayActors:
 
 def _is_short(job: Job) -> bool:
     return isinstance(job, UnitJob) and job.unit.cost <= SHORT_SECONDS
+
+
+def _work(jobs: Iterable[_Given]) -> tuple[float, int]:
+    """Estimated seconds, and how many jobs."""
+    costs = [given.job.unit.cost if isinstance(given.job, UnitJob) else 0.0 for given in jobs]
+    return sum(costs), len(costs)
 
 
 class _ActorWorker(Worker):

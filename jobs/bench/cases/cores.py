@@ -49,7 +49,7 @@ def _against(
     jobs = _unit_jobs(folders, settings.config)
     with closing(RayActors(settings, 2, None)) as actors:
         rounds = [
-            (_drain(actors, jobs), [child.call(analyze_seconds, folders) for child in threads])
+            (_drained_twice(actors, jobs), [child.call(analyze_seconds, folders) for child in threads])
             for _ in range(pairs + 1)
         ][1:]
     best = [min(each) for each in zip(*(theirs for _, theirs in rounds), strict=True)]
@@ -83,6 +83,12 @@ def analyze_seconds(folders: Sequence[Path]) -> float:
     for module in modules:
         peers.details(module)
     return time.perf_counter() - started
+
+
+def _drained_twice(actors: "RayActors", jobs: list[UnitJob]) -> float:
+    """Wall seconds of the second time: the workers and the files have been idle while the peer ran."""
+    _drain(actors, jobs)
+    return _drain(actors, jobs)
 
 
 def _drain(actors: "RayActors", jobs: list[UnitJob]) -> float:
