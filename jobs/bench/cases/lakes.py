@@ -19,8 +19,8 @@ from jobs.lake.store import Store
 
 _ROWS, _ROWS_QUICK = 10_000_000, 1_000_000
 _MERGED, _MERGED_QUICK = 1_000_000, 120_000
-_TOGETHER = 12
-"""Models of a shared part: some 4,000 rows."""
+_TOGETHER = (1, 12, 48)
+"""Models of a part. Shared ones: some 4,000 rows, as two cores leave, and 16,000, as many workers do."""
 _BY_ROLE = "SELECT role, count(*), median(alpha) FROM layers WHERE status = 'ok' GROUP BY role"
 
 
@@ -43,7 +43,7 @@ def merge_parts(options: Options) -> Iterator[Result]:
     """
     models = (_MERGED_QUICK if options.quick else _MERGED) // ROWS
     with TemporaryDirectory() as folder:
-        for together in (1, _TOGETHER):
+        for together in _TOGETHER:
             lake = scattered(Path(folder), models, together)
             costs = [_compaction(lake) for _ in range(options.few + 1)][1:]
             yield _speed(f"parts of {together} model{'s' * (together > 1)}", models * ROWS, costs)
