@@ -7,7 +7,7 @@ from schemas.rows import LayerMetrics, RepositoryRow
 
 ROWS = 16_384
 """Rows of layers that are written together, which many workers make in a moment. A compaction reads half as
-many again in a second as from parts of 4,096, no more from larger ones; the driver is busy with one for 0.4 s."""
+many again in a second as from parts of 4,096, no more from larger ones; one busies the driver for 0.4 s."""
 SECONDS = 5.0
 """How long a model waits at most, and what a kill may cost of small models' work."""
 
