@@ -26,7 +26,7 @@ from jobs.cli.options import (
     type=click.Choice(["auto", "local", "ray"]),
     default="auto",
     show_default=True,
-    help="auto takes Ray for a cluster, several workers, or minutes of work.",
+    help="auto takes Ray for a cluster, several workers, or more than a minute of work.",
 )
 @click.option(
     "--workers", type=click.IntRange(1), help="Default: one for each core or GPU (Ray), one (local)."

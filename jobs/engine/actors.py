@@ -1,6 +1,7 @@
 """The executor on Ray: thin actors that hold a source and a device. Only jobs go in, only rows come out."""
 
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -20,6 +21,7 @@ from schemas.results import FailureKind
 _LOCAL_ENVIRONMENT = {**ONE_THREAD, "RAY_USAGE_STATS_ENABLED": "0"}
 WORKER_ENVIRONMENT = _LOCAL_ENVIRONMENT | KEEPING
 _OBJECT_STORE_BYTES = 256 << 20
+_ANSWER_SECONDS = 10.0
 
 
 SHORT_SECONDS = 0.5
@@ -169,6 +171,8 @@ def _connect(address: str | None, workers: int | None) -> bool:
     """Join the cluster at `address`, or start a local Ray; says whether we started it."""
     if ray.is_initialized():
         return False
+    if address is not None:
+        _require_listening(address)
     os.environ.update({key: os.environ.get(key, value) for key, value in _LOCAL_ENVIRONMENT.items()})
     common: dict[str, Any] = {
         "log_to_driver": False,
@@ -186,6 +190,20 @@ def _connect(address: str | None, workers: int | None) -> bool:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UsageError(f"cannot reach Ray at {address or 'this machine'}: {error}") from error
     return True
+
+
+def _require_listening(address: str) -> None:
+    """Raises UsageError where nothing answers at [ray://]HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"cannot reach Ray at {address}: {error}; is its head running, and is this the address that "
+            "`ray start --head` told (port 6379, or ray:// and 10001)?"
+        ) from error
 
 
 def _workers(wanted: int | None, resource: str, elastic: bool) -> int:

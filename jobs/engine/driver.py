@@ -43,8 +43,8 @@ from schemas.rows import Failure, RunRow
 from schemas.tables import SCHEMA_VERSION
 from schemas.work import Target, UnitResult
 
-LOCAL_SECONDS = 180.0
-"""Estimated compute beyond which `auto` takes Ray."""
+LOCAL_SECONDS = 60.0
+"""Estimated compute beyond which `auto` takes Ray, which starts in 10 s and halves the rest on two cores."""
 
 _PLANNED_FIRST = 4
 _TICK = 0.5
@@ -316,7 +316,7 @@ def _token(request: Request) -> str | bool | None:
 
 @contextmanager
 def _executor(request: Request, settings: WorkerSettings, scan: _Scan) -> Iterator[Executor]:
-    """What was asked for; else this process, or Ray where the first plans promise minutes of work."""
+    """What was asked for; else this process, or Ray where the first plans promise a minute of work."""
     asked = _asks_for_ray(request)
     executor = _on_ray(request, settings) if asked else InProcess(settings)
     try:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import struct
 
 import pytest
@@ -225,6 +226,17 @@ def test_the_local_engine_takes_no_workers_and_no_cluster(zoo, tmp_path):
         ran = run_cli("scan", zoo / "acme/one", "--lake", tmp_path / "lake", "--engine", "local", *option)
         assert ran.code == 1
         assert "--engine local is one worker" in ran.err
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_where_nothing_listens_is_said_at_once(zoo, tmp_path, scheme):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{unused.getsockname()[1]}"
+        ran = run_cli("scan", zoo / "acme/one", "--lake", tmp_path / "lake", "--ray-address", address)
+    assert ran.code == 1
+    assert f"cannot reach Ray at {address}" in ran.err
+    assert "ray start --head" in ran.err
 
 
 @pytest.mark.parametrize(
