@@ -13,6 +13,7 @@ from platform import python_version
 from types import FrameType
 from typing import Protocol
 
+from jobs.engine import kernels
 from jobs.engine.inprocess import InProcess
 from jobs.engine.ledger import Ledger
 from jobs.engine.progress import Counts, Progress, placed
@@ -151,6 +152,8 @@ class _Scan:
     def run(self, executor: Executor) -> Summary:
         run = self._run_row(executor)
         self._store.save_run(run)
+        if kernels.are_missing():
+            self._progress.note(kernels.FIRST_USE)
         while not self._ledger.idle:
             while executor.free > 0 and (job := self._ledger.next(time.monotonic())):
                 if isinstance(job, UnitJob) and job.unit.cost > gathering.SECONDS:
