@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Vectors = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
     """v, w, u and p, as blocks (blocks, 8) or, in the same memory, as numbers."""
 
-_NOTHING = 1e-60
+NOTHING = 1e-60
 """A row of this squared norm, beside a largest diagonal element of .5 to 1, is zero."""
 
 _ROWS = 4
@@ -135,11 +135,11 @@ def _reduce(
         used = j // LANES + 1
         diagonal[step] = _next_row(a[j], j, used, blocks, numbers)
         square = _dot(u, u, used)
-        squares[step] = square if square > _NOTHING else 0.0
+        squares[step] = square if square > NOTHING else 0.0
         if j == 0:
             return
         end = -math.copysign(math.sqrt(square), us[j - 1])
-        tau = 1.0 / (end * (end - us[j - 1])) if square > _NOTHING else 0.0
+        tau = 1.0 / (end * (end - us[j - 1])) if square > NOTHING else 0.0
         us[j - 1] -= end
         for i in range(0, j, _ROWS):
             _pass(a, i, blocks, numbers)

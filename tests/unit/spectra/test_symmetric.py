@@ -51,8 +51,9 @@ def contrived(side):
 
 @pytest.mark.parametrize("side", [1, 2, 3, 7, 8, 9, 16, 17, 31, 64, 100, 257])
 @pytest.mark.parametrize("decay", [0.0, 1.0])
-def test_eigenvalues_are_lapacks(side, decay):
-    matrices = grams(side=side, count=3, decay=decay)
+@pytest.mark.parametrize("count", [3, 9])
+def test_eigenvalues_are_lapacks(side, decay, count):
+    matrices = grams(side=side, count=count, decay=decay)
     expected = np.linalg.eigvalsh(matrices)
     np.testing.assert_allclose(eigenvalues(matrices), expected, rtol=0, atol=40 * EPS * expected.max())
 
@@ -63,7 +64,9 @@ def test_matrices_with_structure(side, name):
     matrix = contrived(side)[name]
     expected = scipy.linalg.eigvalsh(matrix, driver="evx")
     top = max(abs(expected).max(), 1e-300)
-    np.testing.assert_allclose(eigenvalues(matrix) / top, expected / top, rtol=0, atol=40 * EPS)
+    alone, in_company = eigenvalues(matrix), eigenvalues(np.stack([*grams(side=side, count=7), matrix]))[7]
+    np.testing.assert_allclose(alone / top, expected / top, rtol=0, atol=40 * EPS)
+    np.testing.assert_allclose(in_company / top, expected / top, rtol=0, atol=40 * EPS)
 
 
 def test_accuracy_does_not_fall_behind_lapacks_as_sides_grow():
@@ -77,14 +80,18 @@ def test_accuracy_does_not_fall_behind_lapacks_as_sides_grow():
 
 
 @pytest.mark.parametrize("side", [3, 40, 130])
-def test_numbers_do_not_depend_on_company(side):
-    matrices = grams(side=side, count=11, decay=0.5)
-    alone = [eigenvalues(matrix) for matrix in matrices]
-    np.testing.assert_array_equal(eigenvalues(matrices), alone)
-    halves = [halfway(matrices[:4]), halfway(grams(side=side + 1)), halfway(matrices[4:])]
-    together = finished(halves)
-    np.testing.assert_array_equal(np.concatenate([together[0], together[2]]), alone)
-    np.testing.assert_array_equal(together[1], eigenvalues(grams(side=side + 1)))
+def test_numbers_do_not_depend_on_what_is_solved_beside(side):
+    stacks = [grams(side=s, count=k, seed=k, decay=0.5) for s, k in ((side, 4), (side + 1, 1), (side, 19))]
+    for together, stack in zip(finished([halfway(stack) for stack in stacks]), stacks, strict=True):
+        np.testing.assert_array_equal(together, eigenvalues(stack))
+
+
+@pytest.mark.parametrize("side", [3, 40, 130])
+def test_numbers_depend_on_the_place_in_a_stack_alone(side):
+    """Eights of a stack are made tridiagonal at once, the rest one by one."""
+    stack, others = grams(side=side, count=11), grams(side=side, count=11, seed=1)
+    others[[2, 10]] = stack[[2, 10]]
+    np.testing.assert_array_equal(eigenvalues(others)[[2, 10]], eigenvalues(stack)[[2, 10]])
 
 
 def test_lower_triangles_alone_are_read():
