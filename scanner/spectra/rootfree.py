@@ -1,9 +1,9 @@
-"""Compiled: eigenvalues of symmetric tridiagonal matrices, eight matrices at once.
+"""Compiled: eigenvalues of symmetric tridiagonal matrices, sixteen matrices at once.
 
 The root-free QL iteration of Pal, Walker and Kahan (Parlett, The Symmetric Eigenvalue Problem, 8.15), which
 is also LAPACK's dsterf. Each rotation waits for the one before it, so that one matrix leaves a processor idle
-for most of the time; eight side by side take little more than one. Every lane has a place, a shift and an end
-of its own, and its numbers do not depend on its company.
+for most of the time; what two registers hold takes little more than one. Every lane has a place, a shift and
+an end of its own, and its numbers do not depend on its company.
 """
 
 from __future__ import annotations
@@ -12,15 +12,30 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numba.core import types
 
 from scanner.spectra.aligned import zeros
-from scanner.spectra.eight import LANES, all_at, all_of, places, positive, row, set_row
-from scanner.spectra.simd import both, compiled, either, inlined, reaches
+from scanner.spectra.simd import (
+    WIDE_REGISTERS,
+    both,
+    compiled,
+    either,
+    exceeds,
+    filling,
+    inlined,
+    loading_rows,
+    reaches,
+    storing_rows,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scanner.spectra.simd import Vector
+
+LANES = 16 if WIDE_REGISTERS else 8
+_all_of, _all_at = filling(LANES), filling(LANES, types.int64)
+_row, _places, _set_row = loading_rows(LANES), loading_rows(LANES, types.int64), storing_rows(LANES)
 
 _EPS2 = float(np.finfo(np.float64).eps) ** 2
 _FAINT = 1e-8
@@ -68,35 +83,34 @@ def _sweep(
     shift: Vector,
 ) -> None:
     """One QL sweep from place `start` up to `stop`; a lane changes its part, `first` to `last`, alone."""
-    c, s = all_of(1.0), all_of(0.0)
-    gamma = row(d, start) - shift
+    nothing, one = _all_of(0.0), _all_of(1.0)
+    c, s = one, nothing
+    gamma = _row(d, start) - shift
     p = gamma * gamma
     for step in range(start - stop):
         i = start - 1 - step
-        b, alpha = row(e, i), row(d, i)
-        r = p + b
-        begun = reaches(all_at(i), first)
-        touched = both(reaches(all_at(i + 1), first), reaches(last, all_at(i + 1)))
-        split = positive(b)
-        set_row(e, i + 1, either(touched, s * r, row(e, i + 1)))
-        inverse = all_of(1.0) / either(positive(r), r, all_of(1.0))
+        b, alpha = _row(e, i), _row(d, i)
+        r, rotates, follows = p + b, exceeds(b, nothing), exceeds(p, nothing)
+        begun = reaches(_all_at(i), first)
+        touched = both(reaches(_all_at(i + 1), first), reaches(last, _all_at(i + 1)))
+        _set_row(e, i + 1, either(touched, s * r, _row(e, i + 1)))
+        inverse = one / r
         before, old = c, gamma
-        c = either(split, p * inverse, all_of(1.0))
-        s = b * inverse
+        c, s = either(rotates, p * inverse, one), either(rotates, b * inverse, nothing)
         gamma = c * (alpha - shift) - s * old
         found = old + either(begun, alpha - gamma, shift)
-        set_row(d, i + 1, either(touched, found, row(d, i + 1)))
+        _set_row(d, i + 1, either(touched, found, _row(d, i + 1)))
         square = gamma * gamma
-        rotated = either(positive(p), square * (r / either(positive(p), p, all_of(1.0))), before * b)
-        p = either(split, rotated, square)
-    at_end = reaches(all_at(stop), first)
-    set_row(e, stop, either(at_end, s * p, row(e, stop)))
-    set_row(d, stop, either(at_end, shift + gamma, row(d, stop)))
+        rotated = either(follows, square * (r / p), before * b)
+        p = either(rotates, rotated, square)
+    at_end = reaches(_all_at(stop), first)
+    _set_row(e, stop, either(at_end, s * p, _row(e, stop)))
+    _set_row(d, stop, either(at_end, shift + gamma, _row(d, stop)))
 
 
 @inlined
-def _solve_eight(d: NDArray[np.float64], e: NDArray[np.float64], least: NDArray[np.float64]) -> bool:
-    """Sweep until every lane has found all of its eigenvalues; (M, 8) in place."""
+def _solve_lanes(d: NDArray[np.float64], e: NDArray[np.float64], least: NDArray[np.float64]) -> bool:
+    """Sweep until every lane has found all of its eigenvalues; (M, lanes) in place."""
     ends, shift = np.zeros((2, LANES), np.int64), np.empty((1, LANES))
     ends[1] = len(d) - 1
     for _ in range(_MOST_SWEEPS * len(d)):
@@ -107,7 +121,7 @@ def _solve_eight(d: NDArray[np.float64], e: NDArray[np.float64], least: NDArray[
                 start, stop = max(start, ends[1, lane]), min(stop, ends[0, lane])
         if start <= stop:
             return True
-        _sweep(d, e, places(ends, 0), places(ends, 1), start, stop, row(shift, 0))
+        _sweep(d, e, _places(ends, 0), _places(ends, 1), start, stop, _row(shift, 0))
     return False
 
 
@@ -116,7 +130,7 @@ def solve_tridiagonals(diagonals: NDArray[np.float64], squares: NDArray[np.float
     """Eigenvalues of k matrices of side M, unsorted, in place of `diagonals` (k, M); False if one resists.
 
     `squares` (k, M): the squares of the off-diagonal elements, the last of each 0. Cost about 1.8 M sweeps of
-    M/2 rotations for each eight. Error a few eps of the norm, as dsterf's.
+    M/2 rotations for each sixteen. Error a few eps of the norm, as dsterf's.
     """
     count, side = diagonals.shape
     d, e, least = zeros(side, LANES), zeros(side, LANES), np.empty(LANES)
@@ -127,7 +141,7 @@ def solve_tridiagonals(diagonals: NDArray[np.float64], squares: NDArray[np.float
             for i in range(side):
                 d[i, lane], e[i, lane] = diagonals[of, i], squares[of, i]
                 least[lane] = max(least[lane], _FAINT * d[i, lane] ** 2)
-        if not _solve_eight(d, e, least):
+        if not _solve_lanes(d, e, least):
             return False
         for lane in range(min(LANES, count - start)):
             for i in range(side):

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 import llvmlite.binding
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import extending
 from numba.core import types
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -125,6 +125,27 @@ def store(_: Any, array: Any, place: Any, x: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.uintp, x), code
+
+
+def loading_rows(width: int, element: types.Type = types.float64) -> Callable[[NDArray[Any], int], Any]:
+    """Compiled: row(a, i), the `width` elements a[i]."""
+    load = loading(width, element)
+
+    @inlined
+    def row(a: NDArray[Any], i: int) -> Any:
+        return load(a, np.uintp(i * width))
+
+    return cast(Callable[["NDArray[Any]", int], Any], row)
+
+
+def storing_rows(width: int) -> Callable[[NDArray[np.float64], int, Any], None]:
+    """Compiled: set_row(a, i, x) puts `width` numbers at a[i]."""
+
+    @inlined
+    def set_row(a: NDArray[np.float64], i: int, x: Any) -> None:
+        store(a, np.uintp(i * width), x)
+
+    return cast(Callable[["NDArray[np.float64]", int, Any], None], set_row)
 
 
 @_intrinsic
