@@ -7,6 +7,8 @@ from typing import Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.records import record
+
 FloatArray: TypeAlias = NDArray[np.float64]
 
 
@@ -225,7 +227,7 @@ class Flag:
     sentence: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class Spectrum:
     """Eigenvalues of W^T W (squared singular values; no 1/N, no centring) of one row of `layers`.
 
@@ -253,7 +255,7 @@ class Spectrum:
         return 1 if self.slices is None else len(self.slices)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class TailFit:
     """A power law fitted to the upper tail of a spectrum; all numbers None unless `status` is ok.
 

@@ -1,6 +1,5 @@
 """The random-matrix part of a spectrum: Marchenko-Pastur bulk, Tracy-Widom edge, spikes."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import acos, cbrt, inf, log, pi, sqrt
 
@@ -8,6 +7,7 @@ import numpy as np
 from numba import njit
 
 from schemas.config import BulkRules
+from schemas.records import record
 from schemas.results import BlockStatus, FloatArray, Spectrum
 
 TW1_99, TW1_999 = 2.0234, 3.2724
@@ -17,7 +17,7 @@ _CELLS = 8192
 _MAX_ROUNDS = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class BulkFit:
     """Marchenko-Pastur fit of a spectrum; all numbers None unless `status` is ok.
 

@@ -1,15 +1,15 @@
 """The trace-log condition of SETOL: how many of the largest eigenvalues multiply to one."""
 
-from dataclasses import dataclass
 from math import inf, log
 
 import numpy as np
 from numba import njit
 
+from schemas.records import record
 from schemas.results import FloatArray, TailFit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class ErgFit:
     """Where the trace-log condition holds, and how far that is from the tail; there is no status column.
 

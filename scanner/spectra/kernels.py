@@ -22,7 +22,7 @@ Deviations marked "scaled" are times n_i: |g n_i - (n - j)|, without a division;
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -30,8 +30,12 @@ import numpy as np
 from scanner.spectra.candidates import Progress, Room, Sample, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
+_F = TypeVar("_F", bound="Callable[..., Any]")
+_UNCOUNTED: dict[str, Any] = {"_nrt": False}
 _NEAR = 2.0**-24
 """Bound on the error of an approximate survival; the polynomial's own is 1.1e-8, a fifth of it."""
 _FAR = 32.0
@@ -46,9 +50,12 @@ _DISTANCE_ERROR = 2.74
 
 # Without fastmath: the certificates need IEEE rounding.
 _compiled = numba.njit(nogil=True, cache=True)
-_lean = numba.njit(nogil=True, cache=True, _nrt=False)
-"""For what allocates nothing: numba counts references to arrays, which was half the time of a small fit."""
 _inlined = numba.njit(nogil=True, cache=True, inline="always")
+
+
+def _lean(kernel: _F) -> _F:
+    """For what allocates nothing: to count references to arrays was half the time of a small fit."""
+    return cast("_F", numba.njit(nogil=True, cache=True, **_UNCOUNTED)(kernel))
 
 
 @_inlined

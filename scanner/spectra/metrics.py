@@ -1,17 +1,17 @@
 """Norms, ranks and entropies of a spectrum: everything that needs no fit."""
 
-from dataclasses import dataclass
 from math import exp, log, log10, sqrt
 
 import numpy as np
 from numba import njit
 
+from schemas.records import record
 from schemas.results import FloatArray, Spectrum
 
 EPS = float(np.finfo(np.float64).eps)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class Norms:
     """Scale and rank metrics; the columns of `layers` of the same names."""
 

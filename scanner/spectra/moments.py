@@ -1,6 +1,5 @@
 """Moments of a matrix's entries, gathered while its blocks pass by."""
 
-from dataclasses import dataclass
 from math import isfinite, nan, sqrt
 from typing import Self
 
@@ -8,6 +7,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from schemas.records import record
 from schemas.results import FloatArray
 
 _MAGNITUDE = 0x7FFF_FFFF_FFFF_FFFF
@@ -19,7 +19,7 @@ _FIRST = 4096
 """Entries whose mean serves as pivot."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class Moments:
     """Entries of one matrix: counts, mean, population std, largest magnitude and excess kurtosis.
 

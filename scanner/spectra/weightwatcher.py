@@ -11,7 +11,6 @@ PyStateDictLayer, layer_supported, conv2D_Wmats, combined_eigenvalues, apply_nor
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from numba import njit
 from scanner.spectra.erg import crossing
 from scanner.spectra.estimators import WeightWatcherClip, weightwatcher_clip, weightwatcher_peak
 from scanner.spectra.tailfit import WEIGHTWATCHER_CUT, WEIGHTWATCHER_LEAST_TAIL, fit_as_weightwatcher
+from schemas.records import record
 from schemas.results import FitStatus, TailFit
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _EPSILON = 1e-10
 _EPS = float(np.finfo(np.float64).eps)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class WeightWatcherRow:
     """What WeightWatcher 0.7.7 says of one layer; a failed fit leaves its numbers None, never -1.
 
