@@ -9,9 +9,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf, isfinite
 from typing import TypeAlias
 
 import numpy as np
+from numba import njit
 
 from scanner.spectra.band import band_of
 from scanner.spectra.chasing import chase
@@ -68,11 +70,12 @@ def halfway(matrices: FloatArray, spent: bool = False) -> Halfway:
     Large ones that are `spent` may be overwritten, and then take no more; their rows may lie apart. Raises
     NumericsError (nonfinite; eigensolver_error where torch is asked).
     """
-    require_finite(np.diagonal(matrices, axis1=1, axis2=2))
+    largest = _largest(matrices)
+    require_finite(largest)
     if matrices.shape[1] < LARGE_SIDE:
-        return _tridiagonal(matrices, _in_company)
+        return _tridiagonal(matrices, largest, _in_company)
     if WIDE_REGISTERS:
-        return _tridiagonal(matrices, partial(_by_band, spent))
+        return _tridiagonal(matrices, largest, partial(_by_band, spent))
     import torch
 
     with solving("eigenvalues", torch.linalg.LinAlgError):  # type: ignore[attr-defined]
@@ -96,9 +99,20 @@ def finished(halves: Sequence[Halfway]) -> list[FloatArray]:
     return [found[i] for i in range(len(halves))]
 
 
-def _tridiagonal(matrices: FloatArray, reduce: _Reduction) -> Tridiagonal:
+@njit(nogil=True, cache=True)
+def _largest(matrices: FloatArray) -> FloatArray:
+    """The largest diagonal element of each matrix; Inf where one is Inf or NaN."""
+    found = np.zeros(len(matrices))
+    for k in range(len(matrices)):
+        for i in range(matrices.shape[1]):
+            value = matrices[k, i, i]
+            found[k] = max(found[k], value) if isfinite(value) else inf
+    return found
+
+
+def _tridiagonal(matrices: FloatArray, largest: FloatArray, reduce: _Reduction) -> Tridiagonal:
     count, side = matrices.shape[:2]
-    exponent = np.frexp(np.diagonal(matrices, axis1=1, axis2=2).max(axis=1))[1]
+    exponent = np.frexp(largest)[1]
     diagonal, squares = np.empty((count, side)), np.empty((count, side))
     reduce(matrices, np.ldexp(1.0, -exponent), diagonal, squares)
     return Tridiagonal(diagonal, squares, exponent)
