@@ -15,8 +15,6 @@ from typing import TypeAlias
 import numpy as np
 from numba import njit
 
-from scanner.spectra.band import band_of
-from scanner.spectra.chasing import chase
 from scanner.spectra.company import reduce_in_company
 from scanner.spectra.eight import LANES
 from scanner.spectra.guards import require_finite, solving
@@ -130,6 +128,10 @@ def _by_band(
     spent: bool, matrices: FloatArray, scales: FloatArray, diagonals: FloatArray, squares: FloatArray
 ) -> None:
     """As householder.reduce_matrices."""
+    # Imported here because these kernels take 8 s to compile, once, and few models have such sides.
+    from scanner.spectra.band import band_of
+    from scanner.spectra.chasing import chase
+
     for k, matrix in enumerate(matrices):
         chase(band_of(matrix, spent), scales[k], diagonals[k], squares[k])
 
