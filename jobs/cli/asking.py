@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from jobs.cli.firstuse import tell_of_first_use
 from jobs.cli.options import (
     endpoint_option,
     file_option,
@@ -83,6 +84,7 @@ def explain(**options: Any) -> None:
     Example: hubspectra explain owner/name layer.4.attention.self.value \\
                  --plot value.png
     """  # noqa: D301
+    tell_of_first_use()
     from jobs.verbs.explaining import explain_tensor
 
     if options["output"] is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from jobs.cli.firstuse import tell_of_first_use
 from jobs.cli.options import for_people, format_option, output_options
 from jobs.engine.blas import ONE_THREAD
 from jobs.verbs.exitcodes import Exit
@@ -37,6 +38,7 @@ def study(names: tuple[str, ...], listed: bool, out: Path | None, quick: bool, f
     A study that lacks a package or data says what it needs and is not run; that is no failure. A check that
     deviates is off by more than its tolerance for a reason that was looked into and is told.
     """  # noqa: D301
+    tell_of_first_use()
     from jobs.verbs.studying import study as run
 
     return run(names, listed, out, quick, form)
@@ -76,6 +78,7 @@ def bench(cases: tuple[str, ...], listed: bool, form: str | None, output: Path |
              hubspectra bench --json benchmarks.json --page benchmarks.md
     """  # noqa: D301
     os.environ.update(ONE_THREAD)
+    tell_of_first_use()
     from jobs.bench.run import bench as run
     from jobs.bench.run import catalogue
     from jobs.verbs.output import emit

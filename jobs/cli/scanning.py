@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from jobs.cli.firstuse import tell_of_first_use
 from jobs.cli.options import (
     device_option,
     endpoint_option,
@@ -56,6 +57,7 @@ def scan(targets: tuple[str, ...], **options: Any) -> int:
     Exit codes: 0 all read; 3 finished, but something failed (named);
                 1 your input; 2 usage.
     """  # noqa: D301
+    tell_of_first_use()
     from jobs.verbs.scanning import scan as run
 
     return run(targets, **options)
@@ -88,6 +90,7 @@ def compare(base: str, fine_tune: str, form: str | None, output: Path | None, **
     Exit codes: 0 compared; 3 something failed (named); 1 your input; 2 usage.
     Example: hubspectra compare owner/base owner/tuned --format csv
     """  # noqa: D301
+    tell_of_first_use()
     from jobs.verbs.comparing import compare as run
 
     return run(base, fine_tune, form=form, output=output, brief=for_people(form, output), **options)
@@ -133,6 +136,7 @@ def demo(model: Path | None, folder: Path | None, fresh: bool) -> int:
     Serves all-MiniLM-L6-v2 and four variants of it (one untrained, one with a collapsed layer) on
     loopback, scans them through the Hub's own client with a local Ray, and shows what came out.
     """
+    tell_of_first_use()
     from jobs.verbs.demo import run_demo
 
     return run_demo(model, folder, fresh)

@@ -13,7 +13,6 @@ from platform import python_version
 from types import FrameType
 from typing import Protocol
 
-from jobs.engine import kernels
 from jobs.engine.inprocess import InProcess
 from jobs.engine.ledger import Ledger
 from jobs.engine.progress import Counts, Progress, placed
@@ -152,8 +151,6 @@ class _Scan:
     def run(self, executor: Executor) -> Summary:
         run = self._run_row(executor)
         self._store.save_run(run)
-        if kernels.are_missing():
-            self._progress.note(kernels.FIRST_USE)
         while not self._ledger.idle:
             while executor.free > 0 and (job := self._ledger.next(time.monotonic())):
                 if isinstance(job, UnitJob) and job.unit.cost > gathering.SECONDS:
