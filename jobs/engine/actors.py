@@ -169,10 +169,10 @@ class _ActorWorker(Worker):
 
 def _connect(address: str | None, workers: int | None) -> bool:
     """Join the cluster at `address`, or start a local Ray; says whether we started it."""
-    if ray.is_initialized():
-        return False
     if address is not None:
         _require_listening(address)
+    if ray.is_initialized():
+        return False
     os.environ.update({key: os.environ.get(key, value) for key, value in _LOCAL_ENVIRONMENT.items()})
     common: dict[str, Any] = {
         "log_to_driver": False,
