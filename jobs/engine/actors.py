@@ -12,17 +12,15 @@ import ray
 from ray.exceptions import ActorDiedError, RayError
 
 from jobs.engine.blas import ONE_THREAD
-from jobs.engine.heap import KEEPING
+from jobs.engine.heap import keeping
 from jobs.engine.worker import Worker, WorkerSettings, job_failure
 from schemas.errors import ScanError, UsageError
 from schemas.events import Event, Job, Lost, UnitJob
 from schemas.results import FailureKind
 
-_LOCAL_ENVIRONMENT = {**ONE_THREAD, "RAY_USAGE_STATS_ENABLED": "0"}
-WORKER_ENVIRONMENT = _LOCAL_ENVIRONMENT | KEEPING
+_ENVIRONMENT = {**ONE_THREAD, "RAY_USAGE_STATS_ENABLED": "0"}
 _OBJECT_STORE_BYTES = 256 << 20
 _ANSWER_SECONDS = 10.0
-
 
 SHORT_SECONDS = 0.5
 """Estimated work of a unit behind which an actor is given the next one: it would idle 2 ms between them."""
@@ -167,17 +165,22 @@ class _ActorWorker(Worker):
         return os.getpid()
 
 
+def worker_environment() -> dict[str, str]:
+    """What the processes of actors begin with."""
+    return {**_ENVIRONMENT, **keeping()}
+
+
 def _connect(address: str | None, workers: int | None) -> bool:
     """Join the cluster at `address`, or start a local Ray; says whether we started it."""
     if address is not None:
         _require_listening(address)
     if ray.is_initialized():
         return False
-    os.environ.update({key: os.environ.get(key, value) for key, value in _LOCAL_ENVIRONMENT.items()})
+    os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
     common: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": "ERROR",
-        "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
+        "runtime_env": {"env_vars": worker_environment()},
     }
     if address is None:
         common |= {

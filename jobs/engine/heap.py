@@ -31,9 +31,14 @@ _NAMES = {"MALLOC_ARENA_MAX": -8, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THR
 _CHOICES = ("MALLOC_", "GLIBC_TUNABLES")
 
 
+def keeping(environ: Mapping[str, str] = os.environ) -> Mapping[str, str]:
+    """`KEEPING`, or nothing where a choice was made in this environment."""
+    return {} if any(name.startswith(_CHOICES) for name in environ) else KEEPING
+
+
 def keep_freed_memory(environ: Mapping[str, str] = os.environ) -> bool:
     """Ask for that in this process, if its C library can; a choice made in the environment stands."""
-    if sys.platform != "linux" or any(name.startswith(_CHOICES) for name in environ):
+    if sys.platform != "linux" or not keeping(environ):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -17,7 +17,7 @@ compaction the parts of a table lie in a folder of their generation (generations
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -89,13 +89,13 @@ class Store:
             sweep(path, store.generation)
             store._forget_half_published()
             store._close_lost_runs()
+            ended = False
             try:
                 yield store
-            except BaseException:
-                with suppress(LakeError):
+                ended = True
+            finally:
+                with nullcontext() if ended else suppress(LakeError):  # an earlier error has the word
                     store.flush()
-                raise
-            store.flush()
         finally:
             lock.release()
 

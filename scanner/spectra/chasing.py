@@ -17,7 +17,7 @@ import math
 from typing import TYPE_CHECKING
 
 from scanner.spectra.aligned import zeros
-from scanner.spectra.eight import LANES, all_of, row, set_row
+from scanner.spectra.eight import LANES, all_of, dot, row, set_row
 from scanner.spectra.simd import compiled, inlined, total
 
 if TYPE_CHECKING:
@@ -33,15 +33,6 @@ _NOTHING = 1e-60
 """A column of this squared norm, beside a largest diagonal element of .5 to 1, is zero."""
 
 _ROWS = 4
-
-
-@inlined
-def _dot(x: Numbers, y: Numbers, blocks: int) -> float:
-    eight = all_of(0.0)
-    for c in range(blocks):
-        eight += row(x, c) * row(y, c)
-    found: float = total(eight)
-    return found
 
 
 @inlined
@@ -128,7 +119,7 @@ def _both_sides(
         set_row(p, c, all_of(0.0))
     _times_lower(a, at, stride, rows, u, us, p)
     _keep_only(ps, lead, count)
-    half, of_p = all_of(0.5 * tau * tau * _dot(p, u, blocks)), all_of(tau)
+    half, of_p = all_of(0.5 * tau * tau * dot(p, u, blocks)), all_of(tau)
     for c in range(blocks):
         set_row(p, c, of_p * row(p, c) - half * row(u, c))
     _minus_products(a, at, stride, rows, 0, us, p, ps, u)
@@ -198,7 +189,7 @@ def _push_on(
         xs[i] = numbers[(down + i * stride) * LANES + lead] - ys[i] * first
     end, next_tau = _reflection(xs, low, below)
     _times_from_left(a, down, stride, rows, columns, xs, z)
-    of_u, of_z = all_of(_dot(x, y, blocks)), all_of(next_tau)
+    of_u, of_z = all_of(dot(x, y, blocks)), all_of(next_tau)
     for c in range(columns):
         set_row(z, c, of_z * (row(z, c) - of_u * row(u, c)))
     _keep_only(zs, lead, count)

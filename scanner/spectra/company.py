@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from scanner.spectra.aligned import zeros
 from scanner.spectra.eight import LANES, all_of, row, set_row
-from scanner.spectra.householder import NOTHING
+from scanner.spectra.householder import NOTHING, update
 from scanner.spectra.simd import compiled, inlined
 
 if TYPE_CHECKING:
@@ -44,14 +44,6 @@ def _copy(matrices: NDArray[np.float64], scales: NDArray[np.float64], a: NDArray
 
 
 @inlined
-def _update(a: NDArray[np.float64], at: int, vi: Vector, wi: Vector, vc: Vector, wc: Vector) -> Vector:
-    """One element of each matrix brought up to date."""
-    x = row(a, at) - vi * wc - wi * vc
-    set_row(a, at, x)
-    return x
-
-
-@inlined
 def _next_row(a: NDArray[np.float64], j: int, vectors: Vectors, diagonal: NDArray[np.float64]) -> Vector:
     """Row j brought up to date, its diagonal element at diagonal[0], the rest in u; its squared norm."""
     v, w, u, _ = vectors
@@ -72,10 +64,10 @@ def _corner(a: NDArray[np.float64], i: int, vectors: Vectors) -> None:
     for k in range(i, i + _ROWS):
         vk, wk, uk, t = row(v, k), row(w, k), row(u, k), row(p, k)
         for c in range(i, k):
-            x = _update(a, _start(k) + c, vk, wk, row(v, c), row(w, c))
+            x = update(a, _start(k) + c, vk, wk, row(v, c), row(w, c))
             t += x * row(u, c)
             set_row(p, c, row(p, c) + x * uk)
-        set_row(p, k, t + _update(a, _start(k) + k, vk, wk, vk, wk) * uk)
+        set_row(p, k, t + update(a, _start(k) + k, vk, wk, vk, wk) * uk)
 
 
 @inlined
@@ -89,8 +81,8 @@ def _pass(a: NDArray[np.float64], i: int, vectors: Vectors) -> None:
     t0 = t1 = t2 = t3 = all_of(0.0)
     for c in range(i):
         vc, wc, uc = row(v, c), row(w, c), row(u, c)
-        x0, x1 = _update(a, r0 + c, v0, w0, vc, wc), _update(a, r1 + c, v1, w1, vc, wc)
-        x2, x3 = _update(a, r2 + c, v2, w2, vc, wc), _update(a, r3 + c, v3, w3, vc, wc)
+        x0, x1 = update(a, r0 + c, v0, w0, vc, wc), update(a, r1 + c, v1, w1, vc, wc)
+        x2, x3 = update(a, r2 + c, v2, w2, vc, wc), update(a, r3 + c, v3, w3, vc, wc)
         t0, t1 = t0 + x0 * uc, t1 + x1 * uc
         t2, t3 = t2 + x2 * uc, t3 + x3 * uc
         set_row(p, c, row(p, c) + (x0 * u0 + x1 * u1) + (x2 * u2 + x3 * u3))

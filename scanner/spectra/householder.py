@@ -16,7 +16,7 @@ import math
 from typing import TYPE_CHECKING
 
 from scanner.spectra.aligned import zeros
-from scanner.spectra.eight import LANES, all_of, row, set_row
+from scanner.spectra.eight import LANES, all_of, dot, row, set_row
 from scanner.spectra.simd import compiled, inlined, total
 
 if TYPE_CHECKING:
@@ -46,15 +46,6 @@ def _copy(matrix: NDArray[np.float64], scale: float, a: NDArray[np.float64]) -> 
 
 
 @inlined
-def _dot(x: NDArray[np.float64], y: NDArray[np.float64], used: int) -> float:
-    eight = all_of(0.0)
-    for c in range(used):
-        eight += row(x, c) * row(y, c)
-    found: float = total(eight)
-    return found
-
-
-@inlined
 def _clear(x: NDArray[np.float64], start: int, stop: int) -> None:
     for i in range(start, stop):
         x[i] = 0.0
@@ -74,8 +65,8 @@ def _next_row(r: NDArray[np.float64], j: int, used: int, blocks: Vectors, number
 
 
 @inlined
-def _update(r: NDArray[np.float64], c: int, vi: Vector, wi: Vector, vc: Vector, wc: Vector) -> Vector:
-    """Block c of a row brought up to date."""
+def update(r: NDArray[np.float64], c: int, vi: Vector, wi: Vector, vc: Vector, wc: Vector) -> Vector:
+    """Eight numbers of a row brought up to date: of eight columns, or of eight matrices."""
     x = row(r, c) - vi * wc - wi * vc
     set_row(r, c, x)
     return x
@@ -97,23 +88,23 @@ def _pass(a: NDArray[np.float64], i: int, blocks: Vectors, numbers: Vectors) -> 
     last = i // LANES
     for c in range(last):
         vc, wc, uc = row(v, c), row(w, c), row(u, c)
-        x0, x1 = _update(r0, c, v0, w0, vc, wc), _update(r1, c, v1, w1, vc, wc)
-        x2, x3 = _update(r2, c, v2, w2, vc, wc), _update(r3, c, v3, w3, vc, wc)
+        x0, x1 = update(r0, c, v0, w0, vc, wc), update(r1, c, v1, w1, vc, wc)
+        x2, x3 = update(r2, c, v2, w2, vc, wc), update(r3, c, v3, w3, vc, wc)
         t0, t1 = t0 + x0 * uc, t1 + x1 * uc
         t2, t3 = t2 + x2 * uc, t3 + x3 * uc
         set_row(p, c, row(p, c) + (x0 * u0 + x1 * u1) + (x2 * u2 + x3 * u3))
     vc, wc, uc = row(v, last), row(w, last), row(u, last)
-    ps[i] += total(t0 + _update(r0, last, v0, w0, vc, wc) * uc)
-    ps[i + 1] += total(t1 + _update(r1, last, v1, w1, vc, wc) * uc)
-    ps[i + 2] += total(t2 + _update(r2, last, v2, w2, vc, wc) * uc)
-    ps[i + 3] += total(t3 + _update(r3, last, v3, w3, vc, wc) * uc)
+    ps[i] += total(t0 + update(r0, last, v0, w0, vc, wc) * uc)
+    ps[i + 1] += total(t1 + update(r1, last, v1, w1, vc, wc) * uc)
+    ps[i + 2] += total(t2 + update(r2, last, v2, w2, vc, wc) * uc)
+    ps[i + 3] += total(t3 + update(r3, last, v3, w3, vc, wc) * uc)
 
 
 @inlined
 def _next_update(j: int, used: int, tau: float, blocks: Vectors, numbers: Vectors) -> None:
     """The vectors v and w of this reflection, from u and p = A u."""
     v, w, u, p = blocks
-    half, of_p = all_of(0.5 * tau * tau * _dot(p, u, used)), all_of(tau)
+    half, of_p = all_of(0.5 * tau * tau * dot(p, u, used)), all_of(tau)
     for c in range(used):
         set_row(v, c, row(u, c))
         set_row(w, c, of_p * row(p, c) - half * row(u, c))
@@ -134,7 +125,7 @@ def _reduce(
         j = len(diagonal) - 1 - step
         used = j // LANES + 1
         diagonal[step] = _next_row(a[j], j, used, blocks, numbers)
-        square = _dot(u, u, used)
+        square = dot(u, u, used)
         squares[step] = square if square > NOTHING else 0.0
         if j == 0:
             return

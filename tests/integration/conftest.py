@@ -135,7 +135,7 @@ def zoo_scan(zoo, tmp_path_factory) -> Scanned:
 def local_ray():
     """One Ray of two cores and two GPUs, which Ray takes our word for; RayActors finds it running."""
     ray = pytest.importorskip("ray")
-    from jobs.engine.actors import WORKER_ENVIRONMENT
+    from jobs.engine.actors import worker_environment
 
     ray.init(
         num_cpus=2,
@@ -143,7 +143,7 @@ def local_ray():
         include_dashboard=False,
         object_store_memory=128 << 20,
         log_to_driver=False,
-        runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        runtime_env={"env_vars": worker_environment()},
     )
     yield ray
     ray.shutdown()

@@ -3,28 +3,17 @@
 import pickle
 
 import pytest
+from nouns import ROW as PLACE
 
 from schemas.models import ModelMetrics
 from schemas.records import changed, record, remade
 from schemas.refs import FileRef, MatrixRef, RepoRef, TensorRef
-from schemas.results import Role, RowStatus
+from schemas.results import Role
 from schemas.rows import Failure, LayerMetrics, RepositoryRow, RunRow
 
 FILE = FileRef(RepoRef("a/b", "0" * 40), "model.safetensors", 100, "c")
 TENSOR = TensorRef(FILE, "layer.weight", "F32", (4, 6), 0, 96)
-ROW = LayerMetrics(
-    repo_id="a/b",
-    revision="0" * 40,
-    file="model.safetensors",
-    tensor="layer.weight",
-    matrix_index=0,
-    role=Role.Q,
-    is_last=False,
-    dtype="F32",
-    shape=(4, 6),
-    status=RowStatus.OK,
-    alpha=2.5,
-)
+ROW = changed(PLACE, alpha=2.5)
 REF = MatrixRef(tensor=TENSOR, index=3, shape=(4, 6), start=0, stop=96, role=Role.K)
 
 
@@ -54,7 +43,7 @@ def test_a_record_is_never_made_of_too_few_or_too_many_values(values: tuple[obje
 
 def test_a_change_makes_another_record_and_leaves_the_first_as_it_was() -> None:
     other = changed(ROW, alpha=3.0, flags=("under_trained",))
-    assert (other.alpha, other.flags, other.tensor) == (3.0, ("under_trained",), "layer.weight")
+    assert (other.alpha, other.flags, other.tensor) == (3.0, ("under_trained",), "x.weight")
     assert ROW.alpha == 2.5
     assert not ROW.flags
     assert other != ROW

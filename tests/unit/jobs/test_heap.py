@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jobs.engine.heap import keep_freed_memory
+from jobs.engine.heap import KEEPING, keep_freed_memory, keeping
 
 HAS_MALLOPT = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
 BYTES = 40 << 20
@@ -46,3 +46,5 @@ def test_blocks_of_megabytes_are_used_again():
 @pytest.mark.parametrize("choice", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
 def test_a_choice_stands(choice):
     assert not keep_freed_memory({choice: "1"})
+    assert keeping({choice: "1"}) == {}
+    assert keeping({"MALLOC": "1"}) == KEEPING
