@@ -11,10 +11,10 @@ _HEAD = """# Benchmarks
 Made by `{command}`; every figure is in `benchmarks.json` beside this page, and the same command repeats them.
 
 A *value* is the median over pairs of their time divided by ours, or, where no peer is named, a figure of
-our own; its range is in brackets. Both sides run in turn in one process on one thread (A B A B), both
-on a heap that keeps what is freed (jobs/engine/heap.py), after a
-first run of each that warms them up and whose numbers must agree: where they do not, no time is taken. Times
-are process CPU seconds unless a row says wall. Ratios carry over to other machines better than seconds do.
+our own; its range is in brackets. Both sides run in turn in one process on one thread (A B A B), both on a
+heap that keeps what is freed (jobs/engine/heap.py), after a first run of each that warms them up and whose
+numbers must agree: where they do not, no time is taken. Times are process CPU seconds unless a row says
+wall. Ratios carry over to other machines better than seconds do.
 """
 _COLUMNS = ("what", "against", "value", "target", "verdict", "ours", "theirs", "pairs")
 
