@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scanner.layer import place
+from scanner.place import place
 from scanner.spectra.lowrank import solve_product
 from scanner.spectra.metrics import alpha_weighted, log_alpha_norm, norms
 from scanner.spectra.tailfit import fit_tail

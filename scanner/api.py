@@ -4,12 +4,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from scanner.bases import Bases
 from scanner.diagnosis.flags import judge
 from scanner.pipeline import read_row, scan_unit
+from scanner.place import place
 from scanner.planning import plan_repository
 from scanner.sources.base import Source
 from scanner.sources.memory import MemorySource, as_stored
@@ -104,10 +106,8 @@ def read_matrices(target: str | Path | StateDict, **options: Any) -> Iterator[Ma
         plan = _planned(source, where, profile_config("default"))
         for text in _unread(plan):
             warnings.warn(text, RuntimeWarning, stacklevel=2)
-        for unit in plan.units:
-            for ref in unit.matrices:
-                if ref.skip is None:
-                    yield Matrix(ref, *read_row(source, ref))
+        for ref in plan.live:
+            yield Matrix(ref, *read_row(source, ref))
 
 
 def scan(
@@ -214,8 +214,10 @@ def _scanned(
         for unit in plan.units
         for out in scan_unit(source, unit, config, device, bases.source(where, unit))
     ]
+    skipped = (place(ref, config) for ref in plan.skipped)
+    rows = chain(skipped, (out for out in outcomes if isinstance(out, LayerMetrics)))
     return _Scanned(
-        rows=judge([out for out in outcomes if isinstance(out, LayerMetrics)], config.thresholds),
+        rows=judge(sorted(rows, key=lambda row: row.matrix_index), config.thresholds),
         failures=(*plan.failures, *(out for out in outcomes if isinstance(out, Failure))),
         warnings=(*_unread(plan), *(out.text for out in outcomes if isinstance(out, Note))),
     )
@@ -252,7 +254,7 @@ def _planned(source: Source, where: Target, config: ScanConfig) -> RepoPlan:
 
 def _sound(plan: RepoPlan) -> RepoPlan:
     """A plan of which at least one file is readable."""
-    if plan.failures and not plan.units:
+    if plan.failures and not plan.planned:
         first = plan.failures[0]
         raise ScanError(FailureKind(first.kind), first.message, file=first.file)
     return plan

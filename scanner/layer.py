@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scanner.anatomy import Anatomy, anatomy, spectrum_of
+from scanner.place import columns_of
 from scanner.spectra import eigen
 from scanner.spectra.alternatives import fit_alternatives
 from scanner.spectra.bootstrap import bootstrap_p
@@ -25,7 +26,7 @@ from scanner.spectra.phases import classify
 from scanner.spectra.quantiles import esd_quantiles
 from scanner.spectra.vectors import vector_entropies
 from scanner.spectra.weightwatcher import compat_row, ww_has_row, ww_sides
-from schemas.config import ESTIMATOR, ScanConfig, code_version, estimator_of
+from schemas.config import ESTIMATOR, ScanConfig, estimator_of
 from schemas.refs import MatrixRef
 from schemas.results import (
     BlockStatus,
@@ -64,7 +65,7 @@ def measure(
     if keep is not None:
         keep(own)
     moments, spectrum, tail = own.moments, own.spectrum, own.tail
-    values = _place(ref, config) | {
+    values = columns_of(ref, config) | {
         "status": RowStatus.OK,
         "num_evals": spectrum.evals.size,
         "spectrum_method": spectrum.method,
@@ -82,55 +83,6 @@ def measure(
         **compat,
     }
     return LayerMetrics(**values, secs=perf_counter() - started)
-
-
-def place(ref: MatrixRef, config: ScanConfig) -> LayerMetrics:
-    """The row of `ref` before anything is measured: where it is, and why it is skipped if it is."""
-    return LayerMetrics(**_place(ref, config))
-
-
-def _place(ref: MatrixRef, config: ScanConfig) -> dict[str, Any]:
-    tensor = ref.tensor
-    return {
-        "repo_id": tensor.file.repo.repo_id,
-        "revision": tensor.file.repo.revision,
-        "file": tensor.file.path,
-        "tensor": tensor.name,
-        "file_sha256": tensor.file.sha256,
-        "component": ref.component,
-        "part": ref.part,
-        "expert_id": ref.expert_id,
-        "slice_id": ref.slice_id,
-        "layer_index": ref.layer_index,
-        "matrix_index": ref.index,
-        "role": ref.role,
-        "is_last": ref.is_last,
-        "dtype": tensor.dtype,
-        "quant_method": ref.quant_method,
-        "shape": tensor.shape,
-        "conv_mode": _conv_mode(ref, config),
-        "config_fingerprint": config.fingerprint(),
-        "code_version": code_version(),
-        "status": RowStatus.SKIPPED if ref.skip else RowStatus.OK,
-        "status_reason": ref.skip or ref.note,
-        "lora_rank": ref.lora.rank if ref.lora else None,
-        **_sides(ref),
-    }
-
-
-def _sides(ref: MatrixRef) -> dict[str, Any]:
-    if len(ref.shape) < 2 or min(ref.shape[:2]) == 0:
-        return {}
-    m, n = sorted(ref.shape[:2])
-    return {"N": n, "M": m, "Q": n / m, "kernel_size": ref.slices}
-
-
-def _conv_mode(ref: MatrixRef, config: ScanConfig) -> str | None:
-    if len(ref.shape) > 2:
-        pooled = "fft" if config.matrices.transforms(ref.shape) else "pool"
-        return pooled if ref.slice_id is None else "slice"
-    of_conv = ref.role is Role.CONV or (ref.lora is not None and len(ref.tensor.shape) > 2)
-    return "flatten" if of_conv else None
 
 
 def _base(ref: MatrixRef) -> dict[str, Any]:

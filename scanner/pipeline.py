@@ -10,9 +10,10 @@ from time import perf_counter
 from scanner.adapter import measure_lora
 from scanner.anatomy import Anatomy
 from scanner.failures import failure_of
-from scanner.layer import measure, place
+from scanner.layer import measure
 from scanner.ondevice import Elsewhere, ahead
 from scanner.pairs import compared
+from scanner.place import place
 from scanner.reading import Job, streamed
 from scanner.sources.base import Source
 from scanner.sources.room import NoRoom
@@ -71,10 +72,7 @@ def scan_unit(
     base costs the comparison only. Raises SourceError when trying again may help.
     """
     for _, of_file in groupby(unit.matrices, key=lambda row: row.tensor.file.path):
-        refs = list(of_file)
-        yield from (place(ref, config) for ref in refs if ref.skip)
-        live = [ref for ref in refs if not ref.skip]
-        yield from _scan_file(source, live, config, device, bases or source)
+        yield from _scan_file(source, list(of_file), config, device, bases or source)
 
 
 def read_row(source: Source, ref: MatrixRef) -> list[bytes]:
@@ -84,8 +82,8 @@ def read_row(source: Source, ref: MatrixRef) -> list[bytes]:
 
 
 def fail_unit(unit: WorkUnit, failure: Failure, config: ScanConfig) -> UnitResult:
-    """Give up on a unit: a failed row for every matrix that was to be read, all naming one failure."""
-    rows = (place(ref, config) if ref.skip else _failed(ref, failure, config) for ref in unit.matrices)
+    """Give up on a unit: a failed row for every matrix of it, all naming one failure."""
+    rows = (_failed(ref, failure, config) for ref in unit.matrices)
     return UnitResult(unit_id=unit.unit_id, rows=tuple(rows), failures=(failure,), bytes_read=0, secs=0.0)
 
 

@@ -75,9 +75,11 @@ def plan_repository(
         num_files_failed=components[0].num_files_failed + len(bad),
         left_out=tuple(left_out),
     )
+    rows += unread
     return RepoPlan(
         ref=repository.ref,
-        units=plan_units(repository.ref, [*rows, *unread], config, limits or WorkLimits()),
+        units=plan_units(repository.ref, rows, config, limits or WorkLimits()),
+        skipped=tuple(row for row in rows if row.skip),
         components=tuple(components),
         failures=(*failures, *bad),
     )

@@ -227,7 +227,7 @@ class MatrixRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkUnit:
-    """A group of matrices of one repository that one worker reads, solves and commits at once.
+    """A group of matrices of one repository, none of them skipped, that one worker reads and solves at once.
 
     `unit_id` is a hash of content ids, tensors and config fingerprint: equal work has an equal name.
     `nbytes` is what will be read, bases included, `cost` the estimated seconds of one core.

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from schemas.refs import RepoRef, WorkUnit
+from schemas.refs import MatrixRef, RepoRef, WorkUnit
 from schemas.rows import Failure, LayerMetrics, RepositoryRow
 
 
@@ -31,17 +31,26 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepoPlan:
-    """A pinned repository cut into units: `planned` rows are promised, `failures` already happened."""
+    """A pinned repository cut into units: `planned` rows are promised, `failures` already happened.
+
+    `skipped` rows are complete as they are planned, and no worker is sent them.
+    """
 
     ref: RepoRef
     units: tuple[WorkUnit, ...]
+    skipped: tuple[MatrixRef, ...] = ()
     components: tuple[RepositoryRow, ...]
     failures: tuple[Failure, ...] = ()
 
     @property
     def planned(self) -> int:
         """Rows of `layers` the plan promises."""
-        return sum(len(unit.matrices) for unit in self.units)
+        return len(self.live) + len(self.skipped)
+
+    @property
+    def live(self) -> tuple[MatrixRef, ...]:
+        """The matrices of all units."""
+        return tuple(matrix for unit in self.units for matrix in unit.matrices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -202,6 +202,7 @@ class _Scan:
             case Planned(plan=plan):
                 counts.repos_planned += 1
                 counts.planned += plan.planned
+                counts.tensors_done += len(plan.skipped)
                 counts.cost += sum(unit.cost for unit in plan.units)
             case Scanned(result=result):
                 counts.tensors_done += len(result.rows)

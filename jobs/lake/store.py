@@ -21,7 +21,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from jobs.lake.generations import (
     write_marker,
 )
 from scanner.diagnosis.flags import judge, model_findings
+from scanner.place import place
 from schemas.config import ScanConfig
 from schemas.errors import LakeError
 from schemas.refs import RepoRef
@@ -128,10 +129,9 @@ class Store:
         in_memory = {result.unit_id for result in held}
         staged = [unit.unit_id for unit in plan.units if unit.unit_id not in in_memory]
         outcomes = [*map(self._unstage, staged), *((r.rows, r.failures) for r in held)]
-        rows = judge(
-            sorted((row for part, _ in outcomes for row in part), key=lambda row: row.matrix_index),
-            config.thresholds,
-        )
+        skipped = (place(ref, config) for ref in plan.skipped)
+        found = chain(skipped, *(part for part, _ in outcomes))
+        rows = judge(sorted(found, key=lambda row: row.matrix_index), config.thresholds)
         failures = [*plan.failures, *(failure for _, part in outcomes for failure in part)]
         about = tuple(_completed(row, rows, plan, config, scan_id) for row in plan.components)
         model = Model(key=key, rows=rows, about=about, scan_id=scan_id)
@@ -301,10 +301,8 @@ def _completed(
     about: RepositoryRow, rows: Sequence[LayerMetrics], plan: RepoPlan, config: ScanConfig, scan_id: str
 ) -> RepositoryRow:
     own = [row for row in rows if row.component == about.component]
-    mine = {m.index for u in plan.units for m in u.matrices if m.component == about.component and not m.skip}
-    sizes = {
-        (m.tensor.file.path, m.start): m.pair_bytes for u in plan.units for m in u.matrices if m.index in mine
-    }
+    mine = (matrix for matrix in plan.live if matrix.component == about.component)
+    sizes = {(matrix.tensor.file.path, matrix.start): matrix.pair_bytes for matrix in mine}
     return replace(
         about,
         scan_id=scan_id,

@@ -77,7 +77,7 @@ def _explained(
     revision = None if where.root else stored.get("revision")
     pinned = source.repository(where.repo_id, where.revision or revision)
     plan = plan_repository(source, pinned, config)
-    ref = _chosen([row for unit in plan.units for row in unit.matrices], tensor, part)
+    ref = _chosen([*plan.live, *plan.skipped], tensor, part)
     weights = open_weights(ref, read_row(source, ref))
     ref = replace(ref, shape=weights.shape)
     return ref, explain(ref, weights, config)

@@ -80,15 +80,14 @@ def _forecast(worker: Worker, target: Target, request: Request, speed: float) ->
 
 
 def _of_plan(target: Target, plan: RepoPlan, request: Request, speed: float) -> Forecast:
-    rows = [row for unit in plan.units for row in unit.matrices]
-    peak = max((peak_bytes(row, request.config.spectrum.block) for row in rows), default=0)
+    peak = max((peak_bytes(row, request.config.spectrum.block) for row in plan.live), default=0)
     return Forecast(
         target=str(target),
         repo_id=plan.ref.repo_id,
         revision=plan.ref.revision,
         units=len(plan.units),
-        matrices=sum(row.skip is None for row in rows),
-        skipped=sum(row.skip is not None for row in rows),
+        matrices=len(plan.live),
+        skipped=len(plan.skipped),
         mbytes=round(sum(unit.nbytes for unit in plan.units) / 1e6, 3),
         core_seconds=round(sum(unit.cost for unit in plan.units) * speed, 3),
         peak_mbytes=round((peak + _held(plan)) / 1e6, 1),
@@ -111,5 +110,5 @@ def _problems(plan: RepoPlan) -> Iterator[str]:
 
 def _base(plan: RepoPlan) -> str | None:
     reasons = (f"{failure.kind}: {failure.message}" for failure in plan.failures if failure.only_of_base)
-    bases = (str(row.base.repo) for unit in plan.units for row in unit.matrices if row.base.repo)
+    bases = (str(row.base.repo) for row in plan.live if row.base.repo)
     return next(bases, next(reasons, None))

@@ -33,8 +33,6 @@ grid of conv_mode fft."""
 
 def cost(row: MatrixRef, method: str) -> float:
     """Estimated seconds of one core to analyse `row`, without the stages that a config may add."""
-    if row.skip:
-        return 0.0
     m, n = sorted(row.shape[:2])
     if row.lora:
         return 2 * (m + n) * row.lora.rank**2 / EIGEN_RATE + ROW_SECONDS
@@ -46,7 +44,7 @@ def cost(row: MatrixRef, method: str) -> float:
 def row_cost(row: MatrixRef, config: ScanConfig) -> float:
     """Estimated seconds of one core to analyse `row` with all that `config` asks for."""
     own = cost(row, config.spectrum.method)
-    return own if row.skip else own + _more_spectra(row, config) + _more_fits(row, config)
+    return own + _more_spectra(row, config) + _more_fits(row, config)
 
 
 def _more_spectra(row: MatrixRef, config: ScanConfig) -> float:
@@ -95,8 +93,6 @@ def _frequencies(row: MatrixRef) -> int:
 
 def peak_bytes(row: MatrixRef, block: int) -> int:
     """Bytes a worker needs beyond the stored matrices it holds: Gram matrix, LAPACK's copy, one block."""
-    if row.skip:
-        return 0
     m, n = sorted(row.shape[:2])
     if row.lora:
         return 8 * 3 * (m + n) * row.lora.rank
@@ -107,11 +103,12 @@ def peak_bytes(row: MatrixRef, block: int) -> int:
 def plan_units(
     repo: RepoRef, rows: Sequence[MatrixRef], config: ScanConfig, limits: WorkLimits
 ) -> tuple[WorkUnit, ...]:
-    """Cut the rows of a repository, in order, into units; each row is in exactly one unit.
+    """Cut the rows of a repository, in order, into units: each is in one, and a skipped one in none.
 
     Rows that share bytes stay together; a single matrix larger than the bounds is a unit of its own.
     """
-    return tuple(_unit(repo, group, work, config) for group, work in _groups(rows, config, limits))
+    live = [row for row in rows if not row.skip]
+    return tuple(_unit(repo, group, work, config) for group, work in _groups(live, config, limits))
 
 
 def _groups(
@@ -134,7 +131,7 @@ def _groups(
 
 
 def _unit(repo: RepoRef, rows: tuple[MatrixRef, ...], work: float, config: ScanConfig) -> WorkUnit:
-    seen = {(r.tensor.file.path, r.start): r.pair_bytes for r in rows if not r.skip}
+    seen = {(r.tensor.file.path, r.start): r.pair_bytes for r in rows}
     return WorkUnit(
         unit_id=_unit_id(repo, rows, config.fingerprint()),
         repo=repo,

@@ -58,7 +58,7 @@ LAYERS = {
     "scanner": ("schemas", "scanner"),
     "jobs.engine.ledger": ("schemas",),
     "jobs.hub": ("schemas", "jobs.hub"),
-    "jobs.lake": ("schemas", "scanner.diagnosis", "jobs.lake"),
+    "jobs.lake": ("schemas", "scanner.diagnosis", "scanner.place", "jobs.lake"),
     "jobs.engine": ("schemas", "scanner", "jobs.lake", "jobs.engine"),
     "jobs.verbs": ("schemas", "scanner", "jobs.lake", "jobs.engine", "jobs.verbs"),
     "jobs.verbs.demo": ("schemas", "jobs.hub", "jobs.lake", "jobs.engine", "jobs.verbs"),

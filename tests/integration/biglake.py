@@ -13,6 +13,7 @@ from jobs.lake.files import write_part
 from jobs.lake.store import Store
 from scanner.diagnosis.flags import judge
 from scanner.pipeline import run_unit
+from scanner.place import place
 from scanner.planning import plan_repository
 from scanner.sources.memory import MemorySource
 from schemas.config import ScanConfig, WorkLimits
@@ -51,9 +52,9 @@ def layer_rows(models: Sequence[int]) -> pa.Table:
     random = np.random.default_rng(models[0])
     pattern = np.tile(np.arange(ROWS), len(models))
     table = _model().take(pattern)
-    for place, field in enumerate(table.schema):
+    for at, field in enumerate(table.schema):
         if pa.types.is_floating(field.type) and field.name not in _KEPT:
-            table = table.set_column(place, field, _shaken(table.column(place), field.type, random))
+            table = table.set_column(at, field, _shaken(table.column(at), field.type, random))
     return _named(table, np.repeat(np.asarray(models), ROWS))
 
 
@@ -120,7 +121,8 @@ def _repository() -> pa.Table:
 def _scanned() -> tuple:
     source, config = MemorySource(dict(_weights()), "owner/name"), ScanConfig()
     plan = plan_repository(source, source.repository("owner/name"), config, WorkLimits())
-    rows = [row for unit in plan.units for row in run_unit(source, unit, config).rows]
+    measured = (row for unit in plan.units for row in run_unit(source, unit, config).rows)
+    rows = [*measured, *(place(ref, config) for ref in plan.skipped)]
     return plan, sorted(rows, key=lambda row: row.matrix_index)
 
 

@@ -128,11 +128,11 @@ def test_a_row_to_analyse_is_a_float_matrix_of_sufficient_size(tensors, mode, co
 
 @quick
 @given(models(), st.integers(1, 20_000), st.floats(1e-4, 1e-2))
-def test_units_cover_every_row_once_in_order_and_keep_their_bounds(tensors, unit_bytes, unit_cost):
+def test_units_cover_what_is_not_skipped_once_in_order_and_keep_their_bounds(tensors, unit_bytes, unit_cost):
     config = ScanConfig()
     rows = plan_matrices(tensors, config.matrices)
     units = plan_units(REPO, rows, config, WorkLimits(unit_bytes=unit_bytes, unit_cost=unit_cost))
-    assert tuple(row for unit in units for row in unit.matrices) == rows
+    assert [row for unit in units for row in unit.matrices] == [row for row in rows if not row.skip]
     assert len({unit.unit_id for unit in units}) == len(units)
     for unit in units:
         places = {(row.tensor.file.path, row.start, row.stop): row.nbytes for row in unit.matrices}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from scanner.api import scan
-from scanner.layer import measure, place
+from scanner.layer import measure
+from scanner.place import place
 from scanner.spectra.eigen import DenseWeights
 from schemas.config import MatrixRules, ScanConfig, SpectrumRules, profile_config
 from schemas.errors import NumericsError

@@ -11,6 +11,7 @@ from safetensors.numpy import save, save_file
 
 from scanner.failures import failure_of
 from scanner.pipeline import fail_unit, run_unit, scan_unit
+from scanner.place import place
 from scanner.planning import FIRST_READ, plan_repository, read_header
 from scanner.sources.local import LocalSource
 from scanner.sources.memory import MemorySource
@@ -53,7 +54,8 @@ def plan_of(root, config=CONFIG, **limits):
 
 def outcomes(root, config=CONFIG):
     source, plan = plan_of(root, config)
-    return plan, [out for unit in plan.units for out in scan_unit(source, unit, config)]
+    measured = [out for unit in plan.units for out in scan_unit(source, unit, config)]
+    return plan, [*measured, *(place(ref, config) for ref in plan.skipped)]
 
 
 def split(outcomes):
@@ -148,8 +150,8 @@ def test_parts_of_fused_tensors_are_rows_with_their_own_numbers(model):
     expected = {("layers.0.attention.query_key_value.weight", p): heads[:, i] for i, p in enumerate("qkv")}
     expected |= {("layers.0.attention.in_proj_weight", p): torchs[i] for i, p in enumerate("qkv")}
     expected |= {("rnn.weight_hh_l0", p): gates[i] for i, p in enumerate("ifgo")}
-    for place, part in expected.items():
-        assert norms[place] == pytest.approx(np.sum(part.astype("f8") ** 2), rel=1e-12), place
+    for where, part in expected.items():
+        assert norms[where] == pytest.approx(np.sum(part.astype("f8") ** 2), rel=1e-12), where
 
 
 def test_shared_bytes_are_read_and_counted_once(model):
@@ -173,7 +175,7 @@ def test_rows_do_not_depend_on_how_work_is_cut(model):
     save_file(state(), model / "model.safetensors")
     source, plan = plan_of(model)
     _, fine = plan_of(model, unit_bytes=1)
-    assert (len(plan.units), len(fine.units)) == (1, 5)
+    assert (len(plan.units), len(fine.units)) == (1, 4)
     numbers = [
         sorted(
             (row.tensor, row.alpha, row.norm, row.mp_D)
@@ -287,7 +289,7 @@ def test_a_file_cut_short_after_planning_fails_the_rows_it_lost(model):
     with (model / "model.safetensors").open("r+b") as handle:
         handle.truncate(last.stop - 1)
     rows, (failure,) = split(scan_unit(source, unit, CONFIG))
-    assert len(rows) == 5
+    assert len(rows) == 4
     lost = [row for row in rows if row.status == "failed"]
     assert last.tensor.name in {row.tensor for row in lost}
     assert {row.failure_id for row in lost} == {failure.failure_id}
@@ -331,8 +333,9 @@ def test_a_unit_given_up_has_a_row_for_every_matrix(model):
     error = SourceError(FailureKind.STALLED, "slow", retryable=True)
     failure = failure_of(error, Stage.READ, "owner/name")
     result = fail_unit(unit, failure, CONFIG)
-    assert Counter(row.status for row in result.rows) == {"failed": 4, "skipped": 1}
-    assert {row.failure_id for row in result.rows if row.status == "failed"} == {failure.failure_id}
+    assert {row.tensor for row in result.rows} == {ref.tensor.name for ref in unit.matrices}
+    assert {row.status for row in result.rows} == {"failed"}
+    assert {row.failure_id for row in result.rows} == {failure.failure_id}
     assert (result.failures, result.unit_id, result.bytes_read) == ((failure,), unit.unit_id, 0)
 
 

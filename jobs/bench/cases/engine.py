@@ -77,7 +77,7 @@ def _scan(model: Path, lake: Path, copies: int) -> None:
 def _matrices(model: Path) -> list[MatrixRef]:
     source = LocalSource(model)
     plan = plan_repository(source, source.repository("bench/model"), profile_config("default"))
-    return [row for unit in plan.units for row in unit.matrices if not row.skip]
+    return list(plan.live)
 
 
 def _work(model: Path, rows: list[MatrixRef]) -> None:

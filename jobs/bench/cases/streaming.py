@@ -122,7 +122,6 @@ def _planned(source: Source) -> RepoPlan:
 
 def _spans(plan: RepoPlan) -> dict[FileRef, list[Span]]:
     spans: dict[FileRef, list[Span]] = {}
-    for unit in plan.units:
-        for row in unit.matrices:
-            spans.setdefault(row.tensor.file, []).append((row.start, row.stop))
+    for row in plan.live:
+        spans.setdefault(row.tensor.file, []).append((row.start, row.stop))
     return spans

@@ -12,7 +12,7 @@ from scanner.weights import plan
 from scanner.weights.matrices import plan_matrices
 from scanner.weights.pairing import Base, paired
 from scanner.weights.plan import GRAM_RATE, ROW_SECONDS, cost, peak_bytes, plan_units, row_cost
-from schemas.config import MatrixRules, ScanConfig, SpectrumRules, WorkLimits, profile_config
+from schemas.config import MatrixRules, ScanConfig, SpectrumRules, WorkLimits
 from schemas.refs import FileRef, RepoRef
 
 REPO = RepoRef("owner/name", "a" * 40)
@@ -83,11 +83,6 @@ def test_the_grid_and_the_windows_are_those_that_are_solved():
         assert price / one == pytest.approx(windows)
 
 
-def test_stages_of_a_skipped_row_cost_nothing():
-    (row,) = matrices((64,))
-    assert row_cost(row, profile_config("full")) == 0.0
-
-
 def test_cost_of_a_convolution_is_that_of_its_slices():
     (pooled,) = matrices((400, 1000, 3, 3))
     slices = matrices((400, 1000, 3, 3), conv_mode="slice")
@@ -99,16 +94,10 @@ def test_peak_memory_holds_the_gram_matrix_twice_and_a_block():
     (row,) = matrices((1000, 400))
     assert peak_bytes(row, 512) == 8 * (2 * 400**2 + 512 * 400)
     assert peak_bytes(row, 5000) == 8 * (2 * 400**2 + 1000 * 400)
-    assert peak_bytes(matrices((64,))[0], 512) == 0
-
-
-def test_a_skipped_row_costs_nothing():
-    (row,) = matrices((64,))
-    assert (cost(row, "gram"), row.nbytes) == (0.0, 0)
 
 
 def test_small_repositories_are_one_unit():
-    rows = matrices((32, 32), (64,), (32, 16, 3, 3))
+    rows = matrices((32, 32), (32, 16, 3, 3))
     (unit,) = units(rows)
     assert unit.matrices == rows
     assert unit.nbytes == 4 * (32 * 32 + 32 * 16 * 9)
@@ -145,6 +134,13 @@ def test_rows_that_share_bytes_stay_together_and_are_read_once():
     cut = units(rows, unit_bytes=1, unit_cost=1)
     assert [len(unit.matrices) for unit in cut] == [3, 3]
     assert [unit.nbytes for unit in cut] == [4 * 32 * 32 * 3] * 2
+
+
+def test_a_skipped_row_is_in_no_unit_and_nothing_is_read_for_it():
+    rows = matrices((32, 32), (64,), (32, 16, 3, 3))
+    (unit,) = units(rows)
+    assert unit.matrices == (rows[0], rows[2])
+    assert rows[1].nbytes == 0
 
 
 def test_nothing_planned_is_no_unit():
