@@ -131,8 +131,9 @@ class _Scan:
         self._request = request
         self._store = store
         self._progress = progress
+        self._staged = store.staged()
         self._ledger = Ledger(
-            request.targets, request.limits, request.config.fingerprint(), store.done(), store.staged()
+            request.targets, request.limits, request.config.fingerprint(), store.done(), self._staged
         )
         self._failures: list[Failure] = []
         self._held: list[UnitResult] = []
@@ -200,10 +201,11 @@ class _Scan:
         counts = self.counts
         match event:
             case Planned(plan=plan):
+                fresh = [unit for unit in plan.units if unit.unit_id not in self._staged]
                 counts.repos_planned += 1
                 counts.planned += plan.planned
-                counts.tensors_done += len(plan.skipped)
-                counts.cost += sum(unit.cost for unit in plan.units)
+                counts.tensors_done += plan.planned - sum(len(unit.matrices) for unit in fresh)
+                counts.cost += sum(unit.cost for unit in fresh)
             case Scanned(result=result):
                 counts.tensors_done += len(result.rows)
                 counts.bytes_read += result.bytes_read
@@ -247,6 +249,8 @@ class _Scan:
     def _commit(self, commit: Commit) -> None:
         config = self._request.config
         given_up = [fail_unit(unit, failure, config) for unit, failure in commit.given_up]
+        self.counts.tensors_done += sum(len(result.rows) for result in given_up)
+        self.counts.cost -= sum(unit.cost for unit, _ in commit.given_up)
         rows, failures = self._store.commit(commit.plan, [*self._held, *given_up], config, self.scan_id)
         self._held.clear()
         self._refs.append(commit.plan.ref)

@@ -52,7 +52,9 @@ def hub(tmp_path_factory):
 def undisturbed(hub, tmp_path_factory):
     """The lake of a scan to which nothing happened."""
     lake = tmp_path_factory.mktemp("lakes") / "undisturbed"
-    assert scan(hub, lake).failures == ()
+    summary = scan(hub, lake)
+    assert summary.failures == ()
+    assert all_is_told(summary.counts)
     hub.clear()
     return lake
 
@@ -100,6 +102,11 @@ def killed(hub, undisturbed, tmp_path_factory):
     return lake
 
 
+def all_is_told(counts):
+    """Whether the bar of the scan has come to its end."""
+    return counts.tensors_done == counts.planned and counts.cost_done == pytest.approx(counts.cost)
+
+
 def test_a_killed_scan_leaves_whole_repositories_and_finished_units(killed):
     assert 0 < len(committed(killed)) < len(NAMES)
     assert staged(killed)
@@ -115,6 +122,7 @@ def test_after_a_kill_the_same_command_redoes_only_what_is_missing(hub, killed, 
     before, units = committed(lake), len(staged(lake))
     summary = scan(hub, lake)
     assert (summary.failures, summary.counts.repos_done_before) == ((), len(before))
+    assert all_is_told(summary.counts)
     again = storage_reads(hub)
     assert before.isdisjoint(again)
     assert len(again) == (len(NAMES) - len(before)) * 3 - units

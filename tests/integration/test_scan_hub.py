@@ -224,6 +224,8 @@ def test_a_model_that_stays_down_fails_and_the_next_scan_completes_it(hub, scan,
     ((repo_id, kind, status, _),) = failures_of(lake)
     assert (repo_id, kind, status) == ("acme/tuned", "http_error", 503)
     assert [failure.retryable for failure in summary.failures] == [True]
+    assert summary.counts.tensors_done == summary.counts.planned
+    assert summary.counts.cost_done == pytest.approx(summary.counts.cost)
     assert rows(lake, "SELECT status, num_failed FROM models WHERE repo_id = 'acme/tuned'") == [
         {"status": "failed", "num_failed": 2}
     ]
