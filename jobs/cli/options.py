@@ -1,5 +1,6 @@
 """Options that several verbs share."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +27,19 @@ def lake_option(command: Command) -> Command:
 
 def endpoint_option(command: Command) -> Command:
     return click.option(
-        "--endpoint", envvar="HF_ENDPOINT", default="https://huggingface.co", show_default=True, help="Hub."
+        "--endpoint",
+        envvar="HF_ENDPOINT",
+        default="https://huggingface.co",
+        show_default=True,
+        callback=_the_only_one,
+        help="Hub.",
     )(command)
+
+
+def _the_only_one(_: click.Context, __: click.Parameter, endpoint: str) -> str:
+    """huggingface_hub asks for more than models, and asks the hub of its environment, read at its import."""
+    os.environ["HF_ENDPOINT"] = endpoint
+    return endpoint
 
 
 def device_option(command: Command) -> Command:

@@ -167,7 +167,8 @@ class _ActorWorker(Worker):
 
 def worker_environment() -> dict[str, str]:
     """What the processes of actors begin with."""
-    return {**_ENVIRONMENT, **keeping()}
+    hub = {name: os.environ[name] for name in ("HF_ENDPOINT",) if name in os.environ}
+    return {**_ENVIRONMENT, **keeping(), **hub}
 
 
 def _connect(address: str | None, workers: int | None) -> bool:

@@ -170,6 +170,15 @@ def test_one_listing_and_few_ranges_and_never_a_whole_unneeded_file(hub, scan):
     assert all(entry["range"] for entry in hub.log if entry["on"] == "cdn")
 
 
+def test_the_client_asks_no_other_hub_of_its_own_accord(hub, tmp_path):
+    """It looks up a list once a day, at the endpoint of its environment."""
+    arguments = ("scan", "acme/base", "--lake", tmp_path / "lake", "--endpoint", hub.endpoint)
+    chatty = {"HF_HUB_DISABLE_TELEMETRY": "0", "HF_HOME": str(tmp_path)}
+    with ended(start_cli(*arguments, **chatty)) as process:
+        assert finish(process).code == 0
+    assert "/api/agent-harnesses" in [entry["path"] for entry in hub.log]
+
+
 def test_nothing_of_a_model_is_written_to_disk(hub, tmp_path):
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     for folder in (home, scratch):

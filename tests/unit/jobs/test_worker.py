@@ -1,9 +1,10 @@
-"""A worker holds the BLAS to one thread while it lives, and no longer."""
+"""A worker holds the BLAS to one thread while it lives, and no longer; one elsewhere is told of the hub."""
 
 import numpy as np
 from safetensors.numpy import save_file
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
+from jobs.engine.actors import worker_environment
 from jobs.engine.worker import Worker, WorkerSettings
 from schemas.config import ScanConfig, WorkLimits
 from schemas.events import PinJob, PlanJob, Scanned, UnitJob
@@ -29,3 +30,10 @@ def test_a_unit_runs_on_one_thread_of_the_blas_and_the_rest_is_given_back(tmp_pa
         assert threads_of_blas() == {1}
         worker.close()
         assert threads_of_blas() == {2}
+
+
+def test_workers_elsewhere_are_told_of_the_hub(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
+    assert worker_environment()["HF_ENDPOINT"] == "http://hub.example"
+    monkeypatch.delenv("HF_ENDPOINT")
+    assert "HF_ENDPOINT" not in worker_environment()
