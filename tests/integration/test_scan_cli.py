@@ -5,8 +5,10 @@ import shutil
 import socket
 import struct
 
+import numpy as np
 import pytest
 from running import finish, rows, run_cli, start_cli, start_python
+from safetensors.numpy import save_file
 from zoo import FAILURES, SOUND, save_model
 
 from schemas.config import ScanConfig, profile_config
@@ -56,6 +58,16 @@ def test_sound_models_are_scanned_beside_the_broken_ones(zoo_scan):
     for repo_id in ("odd/nonfinite", "odd/huge", "bad/shard-gone"):
         assert (found[repo_id]["status"], found[repo_id]["num_fit_ok"]) == ("partial", 2)
     assert found["bad/overlap"]["status"] == "failed"
+
+
+def test_a_model_without_a_matrix_is_complete_once_it_is_planned(tmp_path):
+    save_file({"a.bias": np.zeros(5, "f4"), "b.bias": np.ones(7, "f4")}, tmp_path / "model.safetensors")
+    lake = tmp_path / "lake"
+    ran = run_cli("scan", tmp_path / "model.safetensors", "--lake", lake)
+    assert (ran.code, ran.err.count("2 = 0 layers + 2 skipped + 0 failed; 0.0 MB read")) == (0, 1)
+    assert [row["status_reason"] for row in rows(lake, "FROM layers")] == ["not_a_matrix"] * 2
+    assert rows(lake, "SELECT status, num_matrices FROM models") == [{"status": "skipped", "num_matrices": 2}]
+    assert "1 already in the lake" in run_cli("scan", tmp_path / "model.safetensors", "--lake", lake).err
 
 
 def test_planned_is_layers_and_skipped_and_failed_for_every_repository(zoo_scan):
