@@ -1,6 +1,6 @@
 """The matrices of a file on the host, several on the way at once: a solve ends at less cost in company."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeAlias
@@ -15,6 +15,7 @@ from scanner.weights.lora import LoraWeights
 from scanner.weights.opened import open_weights
 from schemas.config import ScanConfig
 from schemas.errors import NumericsError, SourceError
+from schemas.refs import MatrixRef
 
 MOST_WAITING = 64
 WAITING_BYTES = 64 << 20
@@ -33,17 +34,23 @@ class _Begun:
 _Waiting: TypeAlias = tuple[Job, _Begun | None]
 
 
-def abreast(jobs: Iterable[Job], config: ScanConfig) -> Iterator[tuple[Job, Solved | None]]:
+def _all(_: MatrixRef) -> bool:
+    return True
+
+
+def abreast(
+    jobs: Iterable[Job], config: ScanConfig, joining: Callable[[MatrixRef], bool] = _all
+) -> Iterator[tuple[Job, Solved | None]]:
     """Yield each matrix with its spectrum, in order; None where it is to be solved alone, or cannot be.
 
-    What is to be solved alone does not wait: its work is still to come, and `jobs` reads on meanwhile. Raises
-    SourceError as `jobs` does, after the matrices before it.
+    What is to be solved alone, as is what is not `joining`, does not wait: its work is still to come, and
+    `jobs` reads on meanwhile. Raises SourceError as `jobs` does, after the matrices before it.
     """
     waiting: list[_Waiting] = []
     held = 0
     try:
         for job in jobs:
-            begun = _begun(job, config)
+            begun = _begun(job, config) if joining(job.ref) else None
             waiting.append((job, begun))
             held += sum(map(len, job.buffers))
             if begun is None or len(waiting) == MOST_WAITING or held > WAITING_BYTES:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import TypeAlias
 
@@ -57,16 +58,17 @@ def ahead(
 ) -> Iterator[tuple[Job, Ready]]:
     """Yield each matrix with its spectrum from `device`, in order, while the next ones are solved there.
 
-    `device` is a torch device; what is small, does not fit or fails there comes back as Elsewhere. So does
-    everything for "cpu", and where singular values are asked for. Raises SourceError as `jobs` does, after
-    the matrices before it.
+    `device` is a torch device; what does not fit or fails there comes back as Elsewhere, and so does all that
+    is to be solved alone for "cpu", or where singular values are asked for. What is small is solved on the
+    host meanwhile, in company. Raises SourceError as `jobs` does, after the matrices before it.
     """
     if device == "cpu" or config.spectrum.method == "svd":
         yield from ((job, ready or Elsewhere()) for job, ready in abreast(jobs, config))
         return
     on = card(device)
     limits = Limits(lanes=LANES, stack=STACK, budget=on.free_bytes(), window=WINDOW_BYTES)
-    tasks = (_task(_Problem(job, solvable(job, config)), host_seconds) for job in jobs)
+    small = partial(_is_small, host_seconds=host_seconds)
+    tasks = (_task(job, config, here, small) for job, here in abreast(jobs, config, small))
     for problem, answer in solved(tasks, _solver(on, config), limits):
         yield problem.job, _ready(problem.job.ref, answer)
 
@@ -78,12 +80,20 @@ def device_seconds(ref: MatrixRef, multiprocessors: int) -> float:
     return flops / (multiprocessors * 4 * 1.5e9) + m * _LAUNCH_SECONDS
 
 
-def _task(problem: _Problem, host_seconds: float) -> Task[_Problem, Ready]:
-    job, weights = problem.job, problem.weights
+def _is_small(ref: MatrixRef, host_seconds: float) -> bool:
+    return cost(ref, "gram") - ROW_SECONDS < host_seconds
+
+
+def _task(
+    job: Job, config: ScanConfig, here: Solved | None, small: Callable[[MatrixRef], bool]
+) -> Task[_Problem, Ready]:
+    """What is left to the device of a matrix that the host may have solved."""
     own = sum(map(len, job.buffers))
     held = own + (len(job.partner) if isinstance(job.partner, Buffer) else 0)
-    if weights is None or cost(job.ref, "gram") - ROW_SECONDS < host_seconds:
-        return Task(item=problem, need=0, held=held, known=Elsewhere())
+    weights = None if here or small(job.ref) else solvable(job, config)
+    problem = _Problem(job, weights)
+    if weights is None:
+        return Task(item=problem, need=0, held=held, known=here or Elsewhere())
     side, slices = min(weights.shape[:2]), prod(weights.shape[2:])
     stack = (slices, side) if side <= STACK_TO_SIDE else None
     return Task(item=problem, need=device_bytes(weights.shape, own), held=held, stack=stack)
