@@ -62,12 +62,30 @@ def quiet_progress() -> Iterator[Progress]:
     yield _Silence()
 
 
-def describe(counts: Counts, elapsed: float) -> str:
-    """One line: repositories, tensors, rate, time left."""
+class Meter:
+    """Describes counts as they grow, and takes their pace from the first finished unit on.
+
+    What was before it is no measure of the rest: Ray starts, and kernels are compiled once on a machine.
+    """
+
+    def __init__(self, start: float) -> None:
+        self._start = start
+        self._first = (0.0, 0.0)
+
+    def describe(self, counts: Counts, now: float) -> str:
+        """One line: see `describe`."""
+        elapsed = now - self._start
+        if not self._first[1]:
+            self._first = elapsed, counts.cost_done
+        return describe(counts, elapsed, *self._first)
+
+
+def describe(counts: Counts, elapsed: float, first_secs: float = 0.0, first_cost: float = 0.0) -> str:
+    """One line: repositories, tensors, rate, time left at the pace since `first_cost` was done."""
     rate = counts.bytes_read / max(elapsed, 1e-9)
     return (
         f"{counts.repos_done}/{counts.repos} repositories, {counts.tensors_done}/{counts.planned} tensors, "
-        f"{_bytes(counts.bytes_read)} at {_bytes(rate)}/s, {_left(counts, elapsed)}"
+        f"{_bytes(counts.bytes_read)} at {_bytes(rate)}/s, {_left(counts, elapsed - first_secs, first_cost)}"
     )
 
 
@@ -91,14 +109,15 @@ class _Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._start = time.monotonic()
-        self._last = self._start
+        self._last = time.monotonic()
+        self._meter = Meter(self._last)
 
     def update(self, counts: Counts) -> None:
         now = time.monotonic()
+        line = self._meter.describe(counts, now)
         if now - self._last >= _LINE_EVERY:
             self._last = now
-            self.note(describe(counts, now - self._start))
+            self.note(line)
 
     def note(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -120,11 +139,11 @@ def _live(stream: TextIO) -> Iterator[Progress]:
         transient=True,
     ) as bars:
         task = bars.add_task("planning", total=None)
-        start = time.monotonic()
+        meter = Meter(time.monotonic())
 
         class Live:
             def update(self, counts: Counts) -> None:
-                line = describe(counts, time.monotonic() - start)
+                line = meter.describe(counts, time.monotonic())
                 total = counts.cost or None
                 bars.update(task, description=line, completed=counts.cost_done, total=total)
 
@@ -134,12 +153,17 @@ def _live(stream: TextIO) -> Iterator[Progress]:
         yield Live()
 
 
-def _left(counts: Counts, elapsed: float) -> str:
-    """Time left by arithmetic; repositories not planned yet count as average ones."""
-    if not counts.cost_done or not counts.repos_planned:
+def _left(counts: Counts, elapsed: float, before: float) -> str:
+    """Time left by arithmetic, of which `elapsed` did what is done but for `before`.
+
+    Repositories not planned yet count as average ones.
+    """
+    done = counts.cost_done - before
+    total = counts.cost * max(counts.repos - counts.repos_done_before, 1) / max(counts.repos_planned, 1)
+    left = max(total - counts.cost_done, 0)
+    if not counts.cost_done or (left and done <= 0):
         return "estimating"
-    total = counts.cost * max(counts.repos - counts.repos_done_before, 1) / counts.repos_planned
-    return f"about {_seconds(elapsed * max(total / counts.cost_done - 1, 0))} left"
+    return f"about {_seconds(elapsed * left / done if left else 0)} left"
 
 
 def _bytes(count: float) -> str:

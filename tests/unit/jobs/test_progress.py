@@ -6,7 +6,7 @@ import pytest
 from nouns import failure
 from running import Terminal
 
-from jobs.engine.progress import Counts, describe, placed, progress, quiet_progress
+from jobs.engine.progress import Counts, Meter, describe, placed, progress, quiet_progress
 
 HALF = Counts(
     repos=10,
@@ -40,6 +40,16 @@ def test_one_line_tells_where_the_scan_stands():
 )
 def test_time_left_is_measured_in_arithmetic(counts, elapsed, left):
     assert describe(counts, elapsed).endswith(left)
+
+
+def test_the_pace_is_that_since_the_first_unit():
+    """The first took a minute, most of it to start; each of the next ones takes a second."""
+    meter, lines = Meter(100.0), []
+    for done, now in ((0, 130.0), (1, 160.0), (2, 161.0), (10, 169.0), (100, 259.0)):
+        lines.append(meter.describe(Counts(repos=1, repos_planned=1, cost=100, cost_done=done), now))
+    lefts = [line.rpartition(", ")[2] for line in lines]
+    assert lefts[:2] == ["estimating", "estimating"]
+    assert lefts[2:] == ["about 1 min 38 s left", "about 1 min 30 s left", "about 0 s left"]
 
 
 @pytest.mark.parametrize(
