@@ -27,6 +27,7 @@ from scanner.spectra.quantiles import esd_quantiles
 from scanner.spectra.vectors import vector_entropies
 from scanner.spectra.weightwatcher import compat_row, ww_has_row, ww_sides
 from schemas.config import ESTIMATOR, ScanConfig, estimator_of
+from schemas.records import blank, remade
 from schemas.refs import MatrixRef
 from schemas.results import (
     BlockStatus,
@@ -65,7 +66,9 @@ def measure(
     if keep is not None:
         keep(own)
     moments, spectrum, tail = own.moments, own.spectrum, own.tail
-    values = columns_of(ref, config) | {
+    row = blank(LayerMetrics)
+    row |= columns_of(ref, config)
+    row |= {
         "status": RowStatus.OK,
         "num_evals": spectrum.evals.size,
         "spectrum_method": spectrum.method,
@@ -81,8 +84,9 @@ def measure(
         **_shapes(weights, spectrum, tail, config),
         **null_block(ref, weights, own, config),
         **compat,
+        "secs": perf_counter() - started,
     }
-    return LayerMetrics(**values, secs=perf_counter() - started)
+    return remade(LayerMetrics, row.values())
 
 
 def _base(ref: MatrixRef) -> dict[str, Any]:
@@ -113,13 +117,13 @@ def _scores(spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, 
     statuses = {"fit_status": tail.status, "bulk_status": bulk.status}
     if scale is None:
         return statuses | {"status_reason": "zero_matrix"}
-    return (
-        statuses
-        | _columns(scale)
-        | _columns(bulk)
-        | _columns(tail)
-        | _derived(spectrum, scale, bulk, tail, config)
-    )
+    return {
+        **statuses,
+        **_columns(scale),
+        **_columns(bulk),
+        **_columns(tail),
+        **_derived(spectrum, scale, bulk, tail, config),
+    }
 
 
 def _columns(record: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Records that come in thousands: frozen dataclasses to read, made and pickled at a fraction of the cost."""
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, make_dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import MISSING, dataclass, fields, make_dataclass
 from functools import cache
 from operator import attrgetter
 from typing import Any, TypeVar, cast, dataclass_transform
@@ -25,7 +25,15 @@ def record(*, kw_only: bool = True) -> Callable[[type[_C]], type[_C]]:
     return made
 
 
-def remade(kind: type[_C], values: Sequence[Any]) -> _C:
+def blank(kind: type) -> dict[str, Any]:
+    """The fields of a record by name, to be filled: a default each, None where it has none.
+
+    Its values make a record by `remade`. Python takes 154 names one by one, which is twice the time.
+    """
+    return _defaults(kind).copy()
+
+
+def remade(kind: type[_C], values: Iterable[Any]) -> _C:
     """A record from all its values, in the order of its fields."""
     made = object.__new__(kind)
     _filling(cast(Hashable, kind))(made, *values)
@@ -53,6 +61,11 @@ def _travelling(kind: type[_C]) -> type[_C]:
 def _names(kind: type) -> tuple[str, ...]:
     names: tuple[str, ...] = kind.__slots__  # type: ignore[attr-defined]
     return names
+
+
+@cache
+def _defaults(kind: Any) -> dict[str, Any]:
+    return {field.name: None if field.default is MISSING else field.default for field in fields(kind)}
 
 
 @cache

@@ -6,7 +6,7 @@ import pytest
 from nouns import ROW as PLACE
 
 from schemas.models import ModelMetrics
-from schemas.records import changed, record, remade
+from schemas.records import blank, changed, record, remade
 from schemas.refs import FileRef, MatrixRef, RepoRef, TensorRef
 from schemas.results import Role
 from schemas.rows import Failure, LayerMetrics, RepositoryRow, RunRow
@@ -33,6 +33,19 @@ def test_a_record_comes_back_from_a_pickle_equal_and_of_its_class(one: object) -
 
 def test_all_values_in_order_make_the_record_that_keywords_make() -> None:
     assert remade(Pair, (1, "three")) == Pair(first=1, second="three")
+
+
+def test_a_blank_filled_by_name_makes_the_record_that_keywords_make() -> None:
+    values = blank(Pair)
+    assert values == {"first": None, "second": "two"}
+    values |= {"second": "three", "first": 1}
+    assert remade(Pair, values.values()) == Pair(first=1, second="three")
+    assert blank(Pair)["first"] is None
+
+
+def test_a_blank_filled_with_another_name_makes_no_record() -> None:
+    with pytest.raises(TypeError):
+        remade(Pair, (blank(Pair) | {"third": 3}).values())
 
 
 @pytest.mark.parametrize("values", [(1,), (1, "two", 3)])
