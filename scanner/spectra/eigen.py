@@ -12,6 +12,7 @@ from operator import iadd
 from typing import Any, Protocol
 
 import numpy as np
+from numba import njit
 
 from scanner.spectra.gram import slice_grams, summing
 from scanner.spectra.guards import require_finite, solving
@@ -127,19 +128,32 @@ def spectrum_of(slices: FloatArray, shape: Sequence[int], method: str, device: s
 
     Raises NumericsError (eigensolver_error) for NaN, Inf, or a scale at the end of float64's range.
     """
-    known = _read_only(np.maximum(slices, 0.0))
+    known, sound = _without_round_off(slices)
     evals = known[0]
     if pooled := len(shape) > 2:
         evals = known.flatten()
         evals.sort()
+    _require_range(evals, sound)
     return Spectrum(
-        evals=_checked(evals),
+        evals=_read_only(evals),
         N=max(shape[:2]),
         M=min(shape[:2]),
         method=method,
         device=device,
-        slices=known if pooled else None,
+        slices=_read_only(known) if pooled else None,
     )
+
+
+@njit(nogil=True, cache=True)
+def _without_round_off(slices: FloatArray) -> tuple[FloatArray, bool]:
+    """A copy of (slices, M) whose values below zero are zero, and whether none is NaN."""
+    found, sound = np.empty(slices.shape), True
+    for k in range(slices.shape[0]):
+        for j in range(slices.shape[1]):
+            value = slices[k, j]
+            sound &= value == value
+            found[k, j] = value if value > 0.0 else 0.0
+    return found, sound
 
 
 def gram(weights: Weights, block: int = 512, observe: Callable[[FloatArray], None] = _ignore) -> FloatArray:
@@ -217,16 +231,15 @@ def _conv_svd(weights: Weights, observe: Callable[[FloatArray], None]) -> FloatA
         return np.asarray(np.linalg.svd(_kernel_first(full), compute_uv=False)[:, ::-1] ** 2)
 
 
-def _checked(evals: FloatArray) -> FloatArray:
+def _require_range(evals: FloatArray, sound: bool) -> None:
     top = float(evals[-1]) if evals.size else 0.0
-    if np.isnan(evals).any():
+    if not sound:
         raise NumericsError(FailureKind.EIGENSOLVER_ERROR, "the eigensolver returned NaN")
     if top > 0 and not 1 / _MAGNITUDE < top < _MAGNITUDE:
         raise NumericsError(
             FailureKind.EIGENSOLVER_ERROR,
             f"lambda_max {top:.1e} leaves the range of float64: rescale the weights",
         )
-    return _read_only(evals)
 
 
 def _read_only(array: FloatArray) -> FloatArray:

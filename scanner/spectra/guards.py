@@ -17,7 +17,12 @@ _LOST_MEMORY = ("ALLOC_FAILED", "out of memory", "can't allocate memory", "not e
 def require_finite(values: NDArray[np.inexact[Any]]) -> None:
     """LAPACK on NaN may never return, so NaN stops here, as a NumericsError (nonfinite)."""
     if not np.isfinite(values).all():
-        raise NumericsError(FailureKind.NONFINITE, "the weights, or their squares, are not finite in float64")
+        raise nonfinite()
+
+
+def nonfinite() -> NumericsError:
+    """What to raise for NaN or Inf among the weights or their squares."""
+    return NumericsError(FailureKind.NONFINITE, "the weights, or their squares, are not finite in float64")
 
 
 @contextmanager

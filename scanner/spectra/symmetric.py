@@ -9,15 +9,16 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf, isfinite
+from math import frexp, isfinite, ldexp
 from typing import TypeAlias
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from scanner.spectra.company import reduce_in_company
 from scanner.spectra.eight import LANES
-from scanner.spectra.guards import require_finite, solving
+from scanner.spectra.guards import nonfinite, solving
 from scanner.spectra.householder import reduce_matrices
 from scanner.spectra.rootfree import solve_tridiagonals
 from scanner.spectra.simd import WIDE_REGISTERS
@@ -41,11 +42,14 @@ class Tridiagonal:
 
     diagonal: FloatArray
     squares: FloatArray
-    exponent: np.ndarray
+    exponent: NDArray[np.int32]
 
 
 Halfway: TypeAlias = Tridiagonal | FloatArray
 """What the eigenvalues follow from, or the eigenvalues, (k, M)."""
+
+_Scaling: TypeAlias = tuple[NDArray[np.int32], FloatArray]
+"""Exponents k, and 2^-k."""
 
 _Reduction: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], None]
 
@@ -68,12 +72,11 @@ def halfway(matrices: FloatArray, spent: bool = False) -> Halfway:
     Large ones that are `spent` may be overwritten, and then take no more; their rows may lie apart. Raises
     NumericsError (nonfinite; eigensolver_error where torch is asked).
     """
-    largest = _largest(matrices)
-    require_finite(largest)
+    scaling = _scaling(matrices)
     if matrices.shape[1] < LARGE_SIDE:
-        return _tridiagonal(matrices, largest, _in_company)
+        return _tridiagonal(matrices, scaling, _in_company)
     if WIDE_REGISTERS:
-        return _tridiagonal(matrices, largest, partial(_by_band, spent))
+        return _tridiagonal(matrices, scaling, partial(_by_band, spent))
     import torch
 
     with solving("eigenvalues", torch.linalg.LinAlgError):  # type: ignore[attr-defined]
@@ -97,31 +100,44 @@ def finished(halves: Sequence[Halfway]) -> list[FloatArray]:
     return [found[i] for i in range(len(halves))]
 
 
+def _tridiagonal(matrices: FloatArray, scaling: _Scaling, reduce: _Reduction) -> Tridiagonal:
+    (exponents, scales), shape = scaling, matrices.shape[:2]
+    diagonal, squares = np.empty(shape), np.empty(shape)
+    reduce(matrices, scales, diagonal, squares)
+    return Tridiagonal(diagonal, squares, exponents)
+
+
+def _scaling(matrices: FloatArray) -> _Scaling:
+    """Of each largest diagonal element. Raises NumericsError (nonfinite): LAPACK must not see such a matrix."""
+    finite, exponents, scales = _powers_of_two(matrices)
+    if not finite:
+        raise nonfinite()
+    return exponents, scales
+
+
 @njit(nogil=True, cache=True)
-def _largest(matrices: FloatArray) -> FloatArray:
-    """The largest diagonal element of each matrix; Inf where one is Inf or NaN."""
-    found = np.zeros(len(matrices))
-    for k in range(len(matrices)):
+def _powers_of_two(matrices: FloatArray) -> tuple[bool, NDArray[np.int32], FloatArray]:
+    """Whether the diagonals are finite, and as `_scaling`."""
+    count = len(matrices)
+    finite, exponents, scales = True, np.empty(count, np.int32), np.empty(count)
+    for k in range(count):
+        largest = 0.0
         for i in range(matrices.shape[1]):
             value = matrices[k, i, i]
-            found[k] = max(found[k], value) if isfinite(value) else inf
-    return found
-
-
-def _tridiagonal(matrices: FloatArray, largest: FloatArray, reduce: _Reduction) -> Tridiagonal:
-    count, side = matrices.shape[:2]
-    exponent = np.frexp(largest)[1]
-    diagonal, squares = np.empty((count, side)), np.empty((count, side))
-    reduce(matrices, np.ldexp(1.0, -exponent), diagonal, squares)
-    return Tridiagonal(diagonal, squares, exponent)
+            finite &= isfinite(value)
+            largest = max(largest, value)
+        exponents[k] = frexp(largest)[1]
+        scales[k] = ldexp(1.0, -exponents[k])
+    return finite, exponents, scales
 
 
 def _in_company(matrices: FloatArray, scales: FloatArray, diagonals: FloatArray, squares: FloatArray) -> None:
     """As householder.reduce_matrices; which matrix has company depends on its place alone."""
     count, side = diagonals.shape
     eights = count - count % LANES if side <= _COMPANY_SIDE else 0
-    for reduce, part in (reduce_in_company, slice(eights)), (reduce_matrices, slice(eights, count)):
-        reduce(matrices[part], scales[part], diagonals[part], squares[part])
+    for reduce, part in (reduce_in_company, slice(0, eights)), (reduce_matrices, slice(eights, count)):
+        if part.start != part.stop:
+            reduce(matrices[part], scales[part], diagonals[part], squares[part])
 
 
 def _by_band(
