@@ -8,6 +8,7 @@ the tail of any spectrum with lambda_max/xmin below 1e8 is exact to 1e-8 or far 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import isnan
 from operator import iadd
 from typing import Any, Protocol
 
@@ -151,7 +152,7 @@ def _without_round_off(slices: FloatArray) -> tuple[FloatArray, bool]:
     for k in range(slices.shape[0]):
         for j in range(slices.shape[1]):
             value = slices[k, j]
-            sound &= value == value
+            sound &= not isnan(value)
             found[k, j] = value if value > 0.0 else 0.0
     return found, sound
 

@@ -108,7 +108,7 @@ def _tridiagonal(matrices: FloatArray, scaling: _Scaling, reduce: _Reduction) ->
 
 
 def _scaling(matrices: FloatArray) -> _Scaling:
-    """Of each largest diagonal element. Raises NumericsError (nonfinite): LAPACK must not see such a matrix."""
+    """Of each largest diagonal element. Raises NumericsError (nonfinite): nothing else may be reduced."""
     finite, exponents, scales = _powers_of_two(matrices)
     if not finite:
         raise nonfinite()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scanner.spectra.search import best_fit, tail_models
+from scanner.spectra.truncated import closest_truncated, curve, root, truncated_exponents
 from schemas.config import ESTIMATOR, PROFILES, TRUNCATED_ESTIMATOR, TailRules, estimator_of
 from schemas.results import FitStatus, Spectrum, TailFit
 
@@ -96,9 +98,6 @@ def truncated_alpha(mean_log: float, log_range: float) -> float | None:
     """
     if not 0.0 < mean_log < log_range:
         return None
-    # Imported here because numba is slow to import and reading results needs no search.
-    from scanner.spectra.truncated import root
-
     return 1.0 + root(mean_log / log_range) / log_range
 
 
@@ -123,6 +122,8 @@ def _resolved(ascending: NDArray[np.float64], rules: TailRules) -> NDArray[np.fl
 
 
 def _above(ascending: NDArray[np.float64], cut: float) -> NDArray[np.float64]:
+    if ascending.size and ascending[0] > cut:
+        return ascending
     return ascending[ascending.searchsorted(cut, side="right") :]
 
 
@@ -166,8 +167,6 @@ def _winner(
 
     `error` is the relative error of the largest eigenvalue; that of x_i is xmax / x_i times as large.
     """
-    from scanner.spectra.search import best_fit
-
     logs, two_sided = np.log(x / x[-1]), estimator == ESTIMATOR
     fit = best_fit(x, logs, error=error, min_tail=min_tail, two_sided=two_sided, **rule)
     i, b = fit.start, fit.exponent
@@ -192,9 +191,6 @@ def _winner(
 
 def _truncated_winner(x: NDArray[np.float64], min_tail: int) -> TailFit:
     """Search the tails that end at the largest eigenvalue; see `truncated_alpha`."""
-    from scanner.spectra.search import tail_models
-    from scanner.spectra.truncated import closest_truncated, curve, truncated_exponents
-
     logs = np.log(x / x[-1])
     excess, _ = tail_models(x, logs, distinct=True)
     exponents = truncated_exponents(x, logs, excess)
