@@ -1,7 +1,6 @@
 """The matrices of a file on the host, several on the way at once: a solve ends at less cost in company."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeAlias
 
@@ -15,6 +14,7 @@ from scanner.weights.lora import LoraWeights
 from scanner.weights.opened import open_weights
 from schemas.config import ScanConfig
 from schemas.errors import NumericsError, SourceError
+from schemas.records import record
 from schemas.refs import MatrixRef
 
 MOST_WAITING = 64
@@ -22,7 +22,7 @@ WAITING_BYTES = 64 << 20
 """Matrices that wait for company, and their stored bytes, beside those read ahead."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class _Begun:
     """A matrix half solved."""
 

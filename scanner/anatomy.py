@@ -1,7 +1,6 @@
 """One matrix taken apart: its entries, its eigenvalues, its tail. What rows and comparisons are made from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from scanner.spectra import eigen
 from scanner.spectra.device import Solved
@@ -10,10 +9,11 @@ from scanner.spectra.moments import Moments, MomentsAccumulator
 from scanner.spectra.tailfit import fit_tail
 from schemas.config import ScanConfig
 from schemas.errors import NumericsError
+from schemas.records import record
 from schemas.results import FailureKind, FloatArray, Spectrum, TailFit
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Anatomy:
     """A matrix taken apart: its entries, its spectrum, its tail, and the Gram matrix where it was kept."""
 

@@ -3,19 +3,19 @@
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import groupby, repeat
 
 from scanner.prefetch import AHEAD_LEAST, prefetched
 from scanner.sources.base import Source, Span
 from schemas.errors import SourceError
+from schemas.records import record
 from schemas.refs import Buffer, FileRef, MatrixRef, TensorRef
 
 READ_AHEAD_FROM = 4 << 20
 """Bytes of a file below which nothing is read ahead: a thread and its hand-overs cost more than they save."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Job:
     """A row, the bytes read for it, and those of its partner: None without one, or why they are not there."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from math import prod
 from time import perf_counter
@@ -24,6 +23,7 @@ from scanner.spectra.moments import Moments, MomentsAccumulator
 from scanner.spectra.precision import adds_up, has_strong_float64
 from scanner.spectra.staging import Staging
 from schemas.errors import NumericsError
+from schemas.records import record
 from schemas.results import FailureKind, FloatArray, Spectrum
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Movable(Protocol):
         """The values, in the weights' shape, in any type that casts to float64 exactly."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class Solved:
     """Moments and spectrum of one matrix, and its share of the seconds of the call."""
 

@@ -6,7 +6,6 @@ the tail of any spectrum with lambda_max/xmin below 1e8 is exact to 1e-8 or far 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from math import isnan
 from operator import iadd
@@ -19,6 +18,7 @@ from scanner.spectra.gram import slice_grams, summing
 from scanner.spectra.guards import require_finite, solving
 from scanner.spectra.symmetric import Halfway, finished, halfway
 from schemas.errors import NumericsError
+from schemas.records import record
 from schemas.results import FailureKind, FloatArray, Spectrum
 
 METHODS = ("gram", "svd")
@@ -81,7 +81,7 @@ def solve(
     return finish([begin(weights, method=method, block=block, observe=observe, keep=keep)])[0]
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Begun:
     """Weights of `shape` on the way to their spectrum, but for a step that costs less in company."""
 

@@ -7,7 +7,6 @@ matrices are torch's, in one step.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import frexp, isfinite, ldexp
 from typing import TypeAlias
@@ -23,6 +22,7 @@ from scanner.spectra.householder import reduce_matrices
 from scanner.spectra.rootfree import solve_tridiagonals
 from scanner.spectra.simd import WIDE_REGISTERS
 from schemas.errors import NumericsError
+from schemas.records import record
 from schemas.results import FailureKind, FloatArray
 
 LARGE_SIDE = 2049
@@ -32,7 +32,7 @@ _COMPANY_SIDE = 192
 """Side up to which eight matrices at once take less time than one after the other (side 64: a third)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Tridiagonal:
     """k symmetric tridiagonal matrices of side M, each times a power of two that brings it near 1.
 
