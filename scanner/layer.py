@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
+from math import sqrt
 from operator import attrgetter
 from time import perf_counter
 from typing import Any
@@ -235,7 +236,7 @@ def _weightwatcher(
         sigma = np.sqrt(spectrum.evals[None] if spectrum.slices is None else spectrum.slices)
         fix_fingers = config.weightwatcher.fix_fingers
         return _columns(compat_row(sigma, n, m, conv, slice_of=slice_of, fix_fingers=fix_fingers))
-    certain = certified_singular_values(weights, spectrum, np.sqrt(slice_of / 2.0) if conv else 1.0)
+    certain = certified_singular_values(weights, spectrum, sqrt(slice_of / 2.0) if conv else 1.0)
     if certain is None:
         return None
     sigma, fitted = certain

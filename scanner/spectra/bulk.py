@@ -1,7 +1,7 @@
 """The random-matrix part of a spectrum: Marchenko-Pastur bulk, Tracy-Widom edge, spikes."""
 
 from functools import lru_cache
-from math import acos, cbrt, inf, log, pi, sqrt
+from math import acos, cbrt, inf, isnan, log, nan, pi, sqrt
 
 import numpy as np
 from numba import njit
@@ -58,11 +58,10 @@ def fit_bulk(spectrum: Spectrum, rules: BulkRules | None = None) -> BulkFit:
         return BulkFit(status=BlockStatus.NO_BULK)
     n, m, q = spectrum.N, spectrum.M, spectrum.Q
     edge_unit = johnstone_edge(n, m, TW1_999 if conv else TW1_99)
-    sigma2, inside, spikes, share = _converge(lam, n * mp_median(q), edge_unit)
-    if sigma2 <= 0 or inside < lam.size / 4:
+    sigma2, spikes, share, distance = _fit(lam, n, mp_median(q), edge_unit, _support(q), _cdf_grid(q)[1])
+    if isnan(distance):
         return BulkFit(status=BlockStatus.NO_BULK)
     top, plus = float(lam[-1]), sigma2 * (sqrt(n) + sqrt(m)) ** 2
-    distance = _ks(lam[:inside], sigma2 * n, *_support(q), _cdf_grid(q)[1])
     allowed = log(m) / (2 * m) if conv else max(log(m) / m, 0.004)
     return BulkFit(
         status=BlockStatus.OK,
@@ -141,6 +140,17 @@ def _over_mean_squares(slices: FloatArray, N: int) -> FloatArray:
             found[size : size + len(one)] = one / mean_square
             size += len(one)
     return found[:size]
+
+
+@njit(nogil=True, cache=True)
+def _fit(
+    lam: FloatArray, n: int, median: float, edge_unit: float, support: tuple[float, float], grid: FloatArray
+) -> tuple[float, int, float, float]:
+    """Variance of the bulk, number and share of what lies beyond its edge, distance: NaN without a bulk."""
+    sigma2, inside, spikes, share = _converge(lam, n * median, edge_unit)
+    if sigma2 <= 0 or inside < len(lam) / 4:
+        return sigma2, spikes, share, nan
+    return sigma2, spikes, share, _ks(lam[:inside], sigma2 * n, support[0], support[1], grid)
 
 
 @njit(nogil=True, cache=True)

@@ -102,29 +102,27 @@ def _start(side: int) -> FloatArray:
 
 def _counts_are_certain(evals: FloatArray, fit: TailFit) -> bool:
     """Whether rounding moves no eigenvalue over a limit, the tail's start or the trace-log condition."""
-    error = _SAFE * float(evals[-1])
-    return bool(
-        _is_clear(evals, error) and _fit_is_certain(evals, fit, error) and _trace_log_is_certain(evals, error)
-    )
+    start = math.nan if fit.xmin is None else fit.xmin
+    return bool(_is_clear(evals, start, _SAFE * float(evals[-1])) and _fit_is_certain(evals, fit))
 
 
 @njit(nogil=True, cache=True)
-def _is_clear(evals: FloatArray, error: float) -> bool:
-    """Whether no eigenvalue is so near to a limit that an error could move it across."""
+def _is_clear(evals: FloatArray, start: float, error: float) -> bool:
+    """Whether an error moves no eigenvalue over a limit or `start`, nor the trace-log condition."""
     for value in evals:
         for limit in _LIMITS:
             if abs(value - limit) <= error:
                 return False
-    return True
+        if 0.0 < start - value <= error:
+            return False
+    return _trace_log_is_certain(evals, error)
 
 
-def _fit_is_certain(evals: FloatArray, fit: TailFit, error: float) -> bool:
+def _fit_is_certain(evals: FloatArray, fit: TailFit) -> bool:
     if fit.alpha is None or fit.xmin is None or not fit.D_ks:
         return bool(np.count_nonzero(evals > WEIGHTWATCHER_CUT) < 2)
     relative, b = _ERROR * float(evals[-1]) / fit.xmin, fit.alpha - 1.0
-    first = int(evals.searchsorted(fit.xmin))
-    apart = first == 0 or fit.xmin - evals[first - 1] > error
-    return bool(apart and fit.near_ties == 1 and relative * max(1.0, 2 * b, 2.74 * b / fit.D_ks) <= RELATIVE)
+    return fit.near_ties == 1 and relative * max(1.0, 2 * b, 2.74 * b / fit.D_ks) <= RELATIVE
 
 
 @njit(nogil=True, cache=True)

@@ -1,6 +1,6 @@
 """The trace-log condition of SETOL: how many of the largest eigenvalues multiply to one."""
 
-from math import inf, log
+from math import inf, log, nan
 
 import numpy as np
 from numba import njit
@@ -36,11 +36,10 @@ def fit_erg(evals: FloatArray, tail: TailFit) -> ErgFit:
     total = float(evals.sum())
     if total <= 0.0:
         return ErgFit()
-    scale, ascending = evals.size / total, evals if _ascends(evals) else np.sort(evals)
-    k = crossing(ascending, scale)
+    scale = evals.size / total
+    k, edge = _edge(evals, scale)
     if not k:
         return ErgFit()
-    edge = float(ascending[-k])
     if tail.xmin is None or tail.n_tail is None:
         return ErgFit(erg_num=k, erg_lambda=edge)
     return ErgFit(
@@ -49,6 +48,14 @@ def fit_erg(evals: FloatArray, tail: TailFit) -> ErgFit:
         erg_gap=k - tail.n_tail,
         erg_dlambda=(tail.xmin - edge) * scale,
     )
+
+
+@njit(nogil=True, cache=True)
+def _edge(evals: FloatArray, scale: float) -> tuple[int, float]:
+    """`crossing` of values in any order, and the value there."""
+    ascending = evals if _ascends(evals) else np.sort(evals)
+    k = crossing(ascending, scale)
+    return k, ascending[-k] if k else nan
 
 
 @njit(nogil=True, cache=True)

@@ -146,9 +146,8 @@ def compat_row(
     _require_slices(singular_values.shape, N, M)
     sigma = singular_values * math.sqrt(slice_of / 2.0) if is_conv2d else singular_values
     (evals, fit), clip = (fitted, None) if fitted else _fit(sigma, fix_fingers)
-    lost, weakest = _slices(sigma, N)
-    rank, weak, between, spikes = _counts(evals, N, *_limits(fit))
-    detx_num, detx_val = _detx(evals)
+    (lost, weakest), counts, (detx_num, detx_val), entropy = _described(sigma, evals, N, *_limits(fit))
+    rank, weak, between, spikes = counts
     return WeightWatcherRow(
         ww_status="success" if fit.status is FitStatus.OK else "failed",
         ww_alpha=fit.alpha,
@@ -161,7 +160,7 @@ def compat_row(
         ww_weak_rank_loss=weak,
         ww_matrix_rank=rank,
         ww_sv_min=weakest,
-        ww_entropy=_entropy(evals, rank) if rank else None,
+        ww_entropy=entropy if rank else None,
         ww_detX_num=detx_num,
         ww_detX_val=detx_val,
         ww_num_fingers=None if clip is None else clip.num_fingers,
@@ -202,6 +201,15 @@ def _sigma(fit: TailFit, fitted: int) -> float | None:
         # WeightWatcher forms sigma with alpha = 0 and only then fits the whole of so small a sample.
         return -1.0 / math.sqrt(fitted)
     return fit.alpha_stderr
+
+
+@njit(nogil=True, cache=True)
+def _described(
+    sigma: NDArray[np.float64], ascending: NDArray[np.float64], N: int, start: float, end: float
+) -> tuple[tuple[int, float], tuple[int, int, int, int], tuple[int, float], float]:
+    """All that one pass over the numbers says, in one call: a call costs as much as a pass."""
+    counts = _counts(ascending, N, start, end)
+    return _slices(sigma, N), counts, _detx(ascending), _entropy(ascending, counts[0])
 
 
 @njit(nogil=True, cache=True)
@@ -247,6 +255,9 @@ def _detx(ascending: NDArray[np.float64]) -> tuple[int, float]:
 
 @njit(nogil=True, cache=True)
 def _entropy(evals: NDArray[np.float64], rank: int) -> float:
+    """Matrix entropy; NaN for a zero matrix."""
+    if not rank:
+        return math.nan
     whole, total = evals.sum(), 0.0
     for value in evals:
         p = value / whole + _EPSILON
