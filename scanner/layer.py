@@ -144,7 +144,7 @@ def _derived(
 ) -> dict[str, Any]:
     share = config.thresholds.rank0_share
     phase = classify(scale, bulk, tail, spectrum.evals.size, share)
-    erg = _columns(fit_erg(spectrum.evals, tail)) if config.stages.erg else {}
+    erg = _columns(fit_erg(spectrum.evals, tail, scale.norm)) if config.stages.erg else {}
     if tail.alpha is None:
         return {"phase": phase} | erg
     return erg | {

@@ -58,7 +58,7 @@ def fit_bulk(spectrum: Spectrum, rules: BulkRules | None = None) -> BulkFit:
         return BulkFit(status=BlockStatus.NO_BULK)
     n, m, q = spectrum.N, spectrum.M, spectrum.Q
     edge_unit = johnstone_edge(n, m, TW1_999 if conv else TW1_99)
-    sigma2, spikes, share, distance = _fit(lam, n, mp_median(q), edge_unit, _support(q), _cdf_grid(q)[1])
+    sigma2, spikes, share, distance = _fit(lam, n, edge_unit, *_law(q))
     if isnan(distance):
         return BulkFit(status=BlockStatus.NO_BULK)
     top, plus = float(lam[-1]), sigma2 * (sqrt(n) + sqrt(m)) ** 2
@@ -90,12 +90,17 @@ def mp_cdf(x: FloatArray, q: float) -> FloatArray:
     return np.interp(theta, *_cdf_grid(q))
 
 
-@lru_cache(maxsize=256)
 def mp_median(q: float) -> float:
     """Median of the Marchenko-Pastur law for aspect ratio q, in units of sigma^2 N."""
     theta, cdf = _cdf_grid(q)
     low, high = _support(q)
     return float((low + high) / 2 - (high - low) / 2 * np.cos(np.interp(0.5, cdf, theta)))
+
+
+@lru_cache(maxsize=256)
+def _law(q: float) -> tuple[float, tuple[float, float], FloatArray]:
+    """Median, support and distribution function, at equal steps of theta, in units of sigma^2 N."""
+    return mp_median(q), _support(q), _cdf_grid(q)[1]
 
 
 def _support(q: float) -> tuple[float, float]:
@@ -144,7 +149,7 @@ def _over_mean_squares(slices: FloatArray, N: int) -> FloatArray:
 
 @njit(nogil=True, cache=True)
 def _fit(
-    lam: FloatArray, n: int, median: float, edge_unit: float, support: tuple[float, float], grid: FloatArray
+    lam: FloatArray, n: int, edge_unit: float, median: float, support: tuple[float, float], grid: FloatArray
 ) -> tuple[float, int, float, float]:
     """Variance of the bulk, number and share of what lies beyond its edge, distance: NaN without a bulk."""
     sigma2, inside, spikes, share = _converge(lam, n * median, edge_unit)

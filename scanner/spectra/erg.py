@@ -24,16 +24,17 @@ class ErgFit:
     erg_dlambda: float | None = None
 
 
-def fit_erg(evals: FloatArray, tail: TailFit) -> ErgFit:
+def fit_erg(evals: FloatArray, tail: TailFit, total: float | None = None) -> ErgFit:
     """Find the smallest k whose k largest eigenvalues, over their mean, have a product below one.
 
     erg_num = min k with sum over the k largest of ln(lambda n / sum lambda) < 0. Input: (n,) float64
     eigenvalues in any order, unit weight^2, not negative, and the tail fitted to them. All None for a zero
     matrix, or when no product falls below one (all eigenvalues equal). Scale-free but for `erg_lambda`.
+    `total` is their sum, where it is known.
     Cost: one sort and n logarithms. Source: the ERG (trace-log) condition of SETOL, with the
     sign of erg_dlambda power law minus ERG.
     """
-    total = float(evals.sum())
+    total = float(evals.sum()) if total is None else total
     if total <= 0.0:
         return ErgFit()
     scale = evals.size / total
