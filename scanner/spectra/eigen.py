@@ -203,7 +203,12 @@ def _squared_singular_values(full: FloatArray) -> FloatArray:
 
 
 def slice_of(weights: Weights, which: int) -> FloatArray:
-    """One slice X of `weights`, (rows, columns) float64: the matrix itself, or a kernel position."""
+    """One slice X of `weights`, (rows, columns) float64: the matrix itself, or a kernel position.
+
+    Weights that know a method of this name decode no more than that.
+    """
+    if hasattr(weights, "slice_of"):
+        return np.asarray(weights.slice_of(which))
     full = weights.block(slice(None), slice(None))
     return np.ascontiguousarray(full.reshape(*full.shape[:2], -1)[:, :, which])
 

@@ -156,6 +156,11 @@ class StoredWeights:
         """C-contiguous float64 copy of [rows, columns, ...]."""
         return decode.to_float64(self._array[rows, columns], self._dtype)
 
+    def slice_of(self, which: int) -> FloatArray:
+        """C-contiguous float64 copy of a kernel position, (out, in); of a plain matrix, all of it."""
+        rows, columns = self._array.shape[:2]
+        return decode.to_float64(self._array.reshape(rows, columns, -1)[:, :, which], self._dtype)
+
     def on_device(self, upload: Upload) -> Any:
         """The same values as a tensor in their stored type, where `upload` takes bytes."""
         return on_device(self._array, self._dtype, upload)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from scanner.spectra.eigen import DenseWeights, slice_of
 from scanner.weights.matrices import StoredWeights, plan_matrices
 from schemas.config import MatrixRules
 from schemas.refs import FileRef, RepoRef, TensorRef
@@ -194,6 +195,19 @@ def test_a_skipped_tensor_is_not_last():
 def test_block_numbers():
     rows = plan(tensor("h.3.attn.weight", (32, 32)), tensor("wte.weight", (32, 32)))
     assert [row.layer_index for row in rows] == [3, None]
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_slice_of_stored_weights_is_that_of_all_of_them(shape, dtype):
+    values = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    stored = tensor("conv.weight", shape, dtype="F32" if dtype is np.float32 else "F64", start=0)
+    (row,) = plan(stored, min_side=1, min_evals=1)
+    for s in range(values[0, 0].size):
+        found = slice_of(StoredWeights(row, values.tobytes()), s)
+        np.testing.assert_array_equal(found, slice_of(DenseWeights(values), s))
+        assert found.flags.c_contiguous
+        assert found.dtype == np.float64
 
 
 def test_stored_weights_of_a_slice_and_an_expert():
