@@ -21,43 +21,20 @@ _compiled = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", 
 
 
 @_compiled
-def _solve(columns: NDArray[np.float64], pivots: NDArray[np.int32], x: NDArray[np.float64]) -> None:
-    """Put A^-1 x in place of x, given the columns of L and U."""
+def _solve(rows: NDArray[np.float64], x: NDArray[np.float64]) -> None:
+    """Put (L L^T)^-1 x in place of x, given the rows of L."""
     n = len(x)
     for k in range(n):
-        x[k], x[pivots[k]] = x[pivots[k]], x[k]
-    for k in range(n):
-        known, column = x[k], columns[k]
-        for i in range(n - k - 1):
-            x[k + 1 + i] -= known * column[k + 1 + i]
-    for j in range(n):
-        k = n - 1 - j
-        column = columns[k]
-        x[k] = known = x[k] / column[k]
+        row, total = rows[k], 0.0
         for i in range(k):
-            x[i] -= known * column[i]
-
-
-@_compiled
-def _solve_transposed(
-    columns: NDArray[np.float64], pivots: NDArray[np.int32], x: NDArray[np.float64]
-) -> None:
-    """Put A^-T x in place of x."""
-    n = len(x)
-    for k in range(n):
-        column, total = columns[k], 0.0
+            total += row[i] * x[i]
+        x[k] = (x[k] - total) / row[k]
+    for j in range(n):
+        k = n - 1 - j
+        row = rows[k]
+        x[k] = known = x[k] / row[k]
         for i in range(k):
-            total += column[i] * x[i]
-        x[k] = (x[k] - total) / column[k]
-    for j in range(n):
-        k = n - 1 - j
-        column, total = columns[k], 0.0
-        for i in range(j):
-            total += column[k + 1 + i] * x[k + 1 + i]
-        x[k] -= total
-    for j in range(n):
-        k = n - 1 - j
-        x[k], x[pivots[k]] = x[pivots[k]], x[k]
+            x[i] -= known * row[i]
 
 
 @_compiled
@@ -89,21 +66,19 @@ def _residual(matrix: NDArray[np.float64], v: NDArray[np.float64]) -> tuple[floa
 @_compiled
 def closer(
     matrix: NDArray[np.float64],
-    columns: NDArray[np.float64],
-    pivots: NDArray[np.int32],
+    rows: NDArray[np.float64],
     evals: NDArray[np.float64],
     x: NDArray[np.float64],
 ) -> tuple[float, float]:
     """Turn x into a unit vector nearer to the least right singular one; return what `_residual` says of it.
 
-    `columns` and `pivots` are LAPACK's factors of the transpose of W, its columns as rows; `evals` the least
-    eigenvalues of W^T W, ascending. Cost 2 M^2 multiplications for each of `evals`.
+    `rows` are those of L, where W^T W = L L^T; `evals` the least eigenvalues of W^T W, ascending. Cost M^2
+    multiplications for each of `evals`.
     """
     for j in range(1, len(evals) + 1):
         ratio = evals[0] / evals[j] if j < len(evals) else 0.0
         before = ratio * x
-        _solve(columns, pivots, x)
-        _solve_transposed(columns, pivots, x)
+        _solve(rows, x)
         x *= evals[0]
         x -= before
     x /= _norm(x)
