@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numba import njit
 
-from scanner.spectra.gram import slice_grams, summing
+from scanner.spectra.gram import kernel_first, slice_grams, summing
 from scanner.spectra.guards import require_finite, solving
 from scanner.spectra.symmetric import Halfway, finished, halfway
 from schemas.errors import NumericsError
@@ -213,12 +213,6 @@ def slice_of(weights: Weights, which: int) -> FloatArray:
     return np.ascontiguousarray(full.reshape(*full.shape[:2], -1)[:, :, which])
 
 
-def _kernel_first(piece: FloatArray) -> FloatArray:
-    """(o, i, k...) -> contiguous (prod k, o, i), kernel positions in row-major order."""
-    o, i = piece.shape[:2]
-    return np.ascontiguousarray(piece.reshape(o, i, -1).transpose(2, 0, 1))
-
-
 def _conv_gram(weights: Weights, block: int, observe: Callable[[FloatArray], None]) -> FloatArray:
     tall = weights.shape[0] >= weights.shape[1]
     return reduce(iadd, (_slice_grams(piece, tall, observe) for piece in blocks(weights, block)))
@@ -234,7 +228,7 @@ def _conv_svd(weights: Weights, observe: Callable[[FloatArray], None]) -> FloatA
     observe(full)
     require_finite(full)
     with solving("singular values"):
-        return np.asarray(np.linalg.svd(_kernel_first(full), compute_uv=False)[:, ::-1] ** 2)
+        return np.asarray(np.linalg.svd(kernel_first(full), compute_uv=False)[:, ::-1] ** 2)
 
 
 def _require_range(evals: FloatArray, sound: bool) -> None:

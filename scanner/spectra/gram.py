@@ -3,6 +3,7 @@
 from typing import Protocol
 
 import numpy as np
+from numba import njit
 from scipy.linalg.blas import dsyrk
 
 from scanner.spectra.aligned import APART, aligned
@@ -15,6 +16,8 @@ _PACKED_FROM_SIDE = 192
 """Below this side packing costs what the faster product gains."""
 _SMALL_SIDE = 128
 """Up to this side rows of a slice lie near enough together to be taken as they are: 24 us in place of 64."""
+_MANY_POSITIONS = 8
+"""Positions of a kernel from which numpy, whose inner loop they are, takes half as long again."""
 _DEPTH = 256
 """Numbers along the inner dimension of one product: what is packed stays near."""
 
@@ -37,15 +40,32 @@ def summing(side: int, wide: bool) -> Sum:
 
 def slice_grams(piece: FloatArray, tall: bool) -> FloatArray:
     """Lower triangles of X^T X, or X X^T if not `tall`, of the slices of (o, i, k...), as (k, side, side)."""
-    o, i = piece.shape[:2]
-    kernel_first = piece.reshape(o, i, -1).transpose((2, 0, 1) if tall else (2, 1, 0))
-    slices = np.ascontiguousarray(kernel_first)
+    slices = kernel_first(piece, tall)
     side = slices.shape[2]
     if not WIDE_REGISTERS or side % WIDTH or side > _SMALL_SIDE:
         return slices.transpose(0, 2, 1) @ slices
     found = np.zeros((len(slices), side, side))
     slice_products(slices, found)
     return found
+
+
+def kernel_first(piece: FloatArray, tall: bool = True) -> FloatArray:
+    """(o, i, k...) as contiguous (prod k, o, i), or (prod k, i, o) if not `tall`; positions row-major."""
+    flat = piece.reshape(*piece.shape[:2], -1)
+    rows = flat if tall else flat.transpose(1, 0, 2)
+    if rows.shape[2] < _MANY_POSITIONS:
+        return np.ascontiguousarray(rows.transpose(2, 0, 1))
+    found = np.empty((rows.shape[2], *rows.shape[:2]))
+    _copy_kernel_first(rows, found)
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _copy_kernel_first(rows: FloatArray, found: FloatArray) -> None:
+    for a in range(rows.shape[0]):
+        for position in range(rows.shape[2]):
+            for b in range(rows.shape[1]):
+                found[position, a, b] = rows[a, b, position]
 
 
 class BlasSum:
