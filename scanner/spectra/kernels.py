@@ -358,19 +358,19 @@ def count_close(
     return count
 
 
-@_compiled
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def sum_tails(
     x: NDArray[np.float64], logs: NDArray[np.float64], correction: float, least_excess: float, distinct: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Excess and exponent of every tail; see `search.tail_models`."""
     n = len(x)
     excess, exponents = np.zeros(n), np.zeros(n)
-    total = 0.0
+    total, above = 0.0, logs[n - 1]
     for i in range(n - 2, -1, -1):
         # A vectorised log may break monotony by one ulp.
-        logs[i] = min(logs[i], logs[i + 1])
-        total += (logs[i + 1] - logs[i]) * (n - i - 1)
-        excess[i] = total
+        log = min(logs[i], above)
+        total += (above - log) * (n - i - 1)
+        excess[i], logs[i], above = total, log, log
     for i in range(n):
         repeated = distinct and i > 0 and x[i] == x[i - 1]
         if excess[i] > least_excess and not repeated:
