@@ -8,17 +8,20 @@ logs are of x / xmax, so a change of scale by a power of two changes no bit.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scanner.spectra.search import best_fit, tail_models
-from scanner.spectra.truncated import closest_truncated, curve, root, truncated_exponents
 from schemas.config import ESTIMATOR, PROFILES, TRUNCATED_ESTIMATOR, TailRules, estimator_of
 from schemas.results import FitStatus, Spectrum, TailFit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
+
+    from scanner.spectra.search import BestFit
 
 WEIGHTWATCHER = "weightwatcher-0.7.7"
 """Estimator name of the compatibility profile."""
@@ -98,7 +101,23 @@ def truncated_alpha(mean_log: float, log_range: float) -> float | None:
     """
     if not 0.0 < mean_log < log_range:
         return None
-    return 1.0 + root(mean_log / log_range) / log_range
+    return 1.0 + _root()(mean_log / log_range) / log_range
+
+
+# Imported when called for, because numba is slow to import and reading results needs no search; asked for
+# once, because an import costs a twentieth of a small fit.
+@cache
+def _best_fit() -> Callable[..., BestFit]:
+    from scanner.spectra.search import best_fit
+
+    return best_fit
+
+
+@cache
+def _root() -> Callable[[float], float]:
+    from scanner.spectra.truncated import root
+
+    return root
 
 
 def _ascending(evals: ArrayLike) -> NDArray[np.float64]:
@@ -168,7 +187,7 @@ def _winner(
     `error` is the relative error of the largest eigenvalue; that of x_i is xmax / x_i times as large.
     """
     logs, two_sided = np.log(x / x[-1]), estimator == ESTIMATOR
-    fit = best_fit(x, logs, error=error, min_tail=min_tail, two_sided=two_sided, **rule)
+    fit = _best_fit()(x, logs, error=error, min_tail=min_tail, two_sided=two_sided, **rule)
     i, b = fit.start, fit.exponent
     if i < 0:
         return None
@@ -191,6 +210,9 @@ def _winner(
 
 def _truncated_winner(x: NDArray[np.float64], min_tail: int) -> TailFit:
     """Search the tails that end at the largest eigenvalue; see `truncated_alpha`."""
+    from scanner.spectra.search import tail_models
+    from scanner.spectra.truncated import closest_truncated, curve, truncated_exponents
+
     logs = np.log(x / x[-1])
     excess, _ = tail_models(x, logs, distinct=True)
     exponents = truncated_exponents(x, logs, excess)
