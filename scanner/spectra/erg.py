@@ -38,7 +38,9 @@ def fit_erg(evals: FloatArray, tail: TailFit, total: float | None = None) -> Erg
     if total <= 0.0:
         return ErgFit()
     scale = evals.size / total
-    k, edge = _edge(evals, scale)
+    ascends, k, edge = _edge(evals, scale)
+    if not ascends:
+        _, k, edge = _edge(np.sort(evals), scale)
     if not k:
         return ErgFit()
     if tail.xmin is None or tail.n_tail is None:
@@ -52,19 +54,13 @@ def fit_erg(evals: FloatArray, tail: TailFit, total: float | None = None) -> Erg
 
 
 @njit(nogil=True, cache=True)
-def _edge(evals: FloatArray, scale: float) -> tuple[int, float]:
-    """`crossing` of values in any order, and the value there."""
-    ascending = evals if _ascends(evals) else np.sort(evals)
-    k = crossing(ascending, scale)
-    return k, ascending[-k] if k else nan
-
-
-@njit(nogil=True, cache=True)
-def _ascends(values: FloatArray) -> bool:
+def _edge(values: FloatArray, scale: float) -> tuple[bool, int, float]:
+    """Whether values ascend, and if so their `crossing` and the value there."""
     for k in range(1, len(values)):
         if values[k] < values[k - 1]:
-            return False
-    return True
+            return False, 0, nan
+    k = crossing(values, scale)
+    return True, k, values[-k] if k else nan
 
 
 @njit(nogil=True, cache=True)
