@@ -365,7 +365,7 @@ def sum_tails(
     """Excess and exponent of every tail; see `search.tail_models`."""
     n = len(x)
     excess, exponents = np.zeros(n), np.zeros(n)
-    total, above = 0.0, logs[n - 1]
+    total, above = 0.0, logs[n - 1] if n else 0.0
     for i in range(n - 2, -1, -1):
         # A vectorised log may break monotony by one ulp.
         log = min(logs[i], above)

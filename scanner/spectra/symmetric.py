@@ -108,7 +108,7 @@ def _tridiagonal(matrices: FloatArray, scaling: _Scaling, reduce: _Reduction) ->
 
 
 def _scaling(matrices: FloatArray) -> _Scaling:
-    """Of each largest diagonal element. Raises NumericsError (nonfinite): nothing else may be reduced."""
+    """Of each largest diagonal element. Raises NumericsError (nonfinite) for NaN and Inf, which stop here."""
     finite, exponents, scales = _powers_of_two(matrices)
     if not finite:
         raise nonfinite()
