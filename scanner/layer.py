@@ -1,10 +1,7 @@
 """One matrix -> one row of `layers`: the science composed, without I/O."""
 
 from collections.abc import Callable
-from dataclasses import fields
-from functools import cache
 from math import sqrt
-from operator import attrgetter
 from time import perf_counter
 from typing import Any
 
@@ -40,6 +37,7 @@ from schemas.results import (
 )
 from schemas.rows import LayerMetrics
 
+_state: Callable[[Any], Any] = object.__getstate__
 _UNCOUNTED = frozenset({Role.EMBED, Role.POS_EMBED, Role.LM_HEAD, Role.LORA})
 
 
@@ -128,15 +126,11 @@ def _scores(spectrum: Spectrum, tail: TailFit, config: ScanConfig) -> dict[str, 
 
 
 def _columns(record: Any) -> dict[str, Any]:
-    """The fields of a result record by name; `asdict` would copy every value."""
-    names, values = _fields(record.__class__)
-    return dict(zip(names, values(record), strict=True))
-
-
-@cache
-def _fields(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
-    names = tuple(field.name for field in fields(kind) if field.name not in ("status", "estimator"))
-    return names, attrgetter(*names)
+    """The fields of a result record by name, as pickle reads them; `asdict` would copy every value."""
+    found: dict[str, Any] = _state(record)[1]
+    found.pop("status", None)
+    found.pop("estimator", None)
+    return found
 
 
 def _derived(
