@@ -176,9 +176,10 @@ def _compared(
 
 
 def _require_numbers(row: LayerMetrics) -> None:
-    """A NaN or Inf among the results is our fault, and must not reach a mean."""
-    if not all(map(isfinite, filter(None, _numbers(row)))):
-        bad = [name for name in _NUMBERS if not isfinite(getattr(row, name) or 0.0)]
+    """A NaN or Inf among the results is our fault, and must not reach a mean; it would make the sum one."""
+    if isfinite(sum(filter(None, _numbers(row)))):
+        return
+    if bad := [name for name in _NUMBERS if not isfinite(getattr(row, name) or 0.0)]:
         raise NumericsError(FailureKind.INTERNAL, f"not finite: {', '.join(bad)}")
 
 

@@ -15,13 +15,13 @@ def place(ref: MatrixRef, config: ScanConfig) -> LayerMetrics:
 
 def columns_of(ref: MatrixRef, config: ScanConfig) -> dict[str, Any]:
     """The columns of `place` that have a value, for a row that is to have more."""
-    tensor = ref.tensor
+    tensor, file, repo = ref.tensor, ref.tensor.file, ref.tensor.file.repo
     return {
-        "repo_id": tensor.file.repo.repo_id,
-        "revision": tensor.file.repo.revision,
-        "file": tensor.file.path,
+        "repo_id": repo.repo_id,
+        "revision": repo.revision,
+        "file": file.path,
         "tensor": tensor.name,
-        "file_sha256": tensor.file.sha256,
+        "file_sha256": file.sha256,
         "component": ref.component,
         "part": ref.part,
         "expert_id": ref.expert_id,

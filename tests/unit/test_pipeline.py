@@ -3,12 +3,14 @@
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from faulty import Flaky, Narrow
 from safetensors.numpy import save, save_file
 
+from scanner import pipeline
 from scanner.failures import failure_of
 from scanner.pipeline import fail_unit, run_unit, scan_unit
 from scanner.place import place
@@ -273,6 +275,24 @@ def test_nan_fails_one_row_and_counts_add_up(model):
     assert (failure.tensor, failure.stage, failure.file) == ("b", "spectrum", "model.safetensors")
     assert "3 of 1024 entries" in failure.message
     assert plan.planned == 3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_none_is_a_failure_of_ours_and_in_no_mean(model, monkeypatch, bad):
+    save_file({"a": noise(32, 32)}, model / "model.safetensors")
+    measured = pipeline.measure
+    monkeypatch.setattr(pipeline, "measure", lambda *args: replace(measured(*args), alpha=bad))
+    (row,), (failure,) = split(outcomes(model)[1])
+    assert (row.status, row.alpha, failure.kind) == ("failed", None, "internal")
+    assert failure.message.endswith("not finite: alpha")
+
+
+def test_numbers_whose_sum_is_too_large_are_numbers(model, monkeypatch):
+    save_file({"a": noise(32, 32)}, model / "model.safetensors")
+    measured = pipeline.measure
+    monkeypatch.setattr(pipeline, "measure", lambda *args: replace(measured(*args), norm=1e308, xmax=1e308))
+    (row,), failures = split(outcomes(model)[1])
+    assert (row.status, row.norm, failures) == ("ok", 1e308, [])
 
 
 def test_a_zero_convolution_is_a_row_like_any_other(model):
