@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.lake.decoding import footers, read_parts
 from jobs.lake.files import write_table
 from jobs.lake.generations import (
     EMPTY,
@@ -30,7 +31,7 @@ from jobs.lake.generations import (
     shared,
 )
 from jobs.lake.mergedfiles import MergedFiles, conformed
-from jobs.lake.merging import Form, Key, Piece, merge, pieces_of, read_parts
+from jobs.lake.merging import Footers, Key, Piece, merge, pieces_of
 from jobs.lake.store import RETRY, Store
 from schemas.errors import LakeError
 from schemas.refs import RepoRef
@@ -44,7 +45,7 @@ _GROWTH = 2
 is written a few times in the life of a lake, and large files are left alone."""
 
 _AT_ONCE = 1_000_000
-"""Rows of shared parts that are ordered together, some 400 bytes each in memory."""
+"""Rows of shared parts that are ordered together, some 500 bytes each in memory."""
 
 _SCHEMAS = {
     **{table: SCHEMAS[table] for table in TABLES},
@@ -136,7 +137,7 @@ def _fresh(store: Store, table: str) -> Path:
 def _merge_repositories(store: Store, place: Path) -> dict[str, tuple[Key, int]]:
     """Returns key and promised rows of layers of every part merged."""
     new = _parts(store, "repositories")
-    _write_sorted(pa.concat_tables([new, *_stored(store, "repositories")]), [*KEY, "component"], place)
+    _write_sorted(pa.concat_tables([new, _stored(store, "repositories")]), [*KEY, "component"], place)
     promised: dict[Key, int] = {}
     for *key, rows in zip(*new.select([*KEY, "num_planned"]).to_pydict().values(), strict=True):
         promised[*key,] = promised.get((*key,), 0) + rows
@@ -148,25 +149,28 @@ def _merge_layers(store: Store, place: Path, promised: dict[str, tuple[Key, int]
         Piece(*promised[name][:1], store.part("layers", name), promised[name][1])
         for name in _finished(store, "layers")
     ]
-    together = [pieces_of(path, Form.SHARED) for path in shared(store.folder("layers"))]
-    rows = sum(piece.rows for piece in chain(own, *together))
+    together = footers(shared(store.folder("layers")))
+    rows = sum(piece.rows for piece in own) + sum(footer.num_rows for footer in together.values())
     left, again = _by_size(merged(store.folder("layers")), rows)
     for number, path in enumerate(left):
         _carry(path, merged_file(place, number))
-    stored = chain.from_iterable(pieces_of(path, Form.MERGED) for path in again)
+    stored = chain.from_iterable(pieces_of(path) for path in again)
     first, *others = _bounded(together)
-    number = merge([*own, *first, *stored], place, len(left))
-    for pieces in others:
-        number = merge(pieces, place, number)
+    number = merge([*own, *stored], place, len(left), first)
+    for parts in others:
+        number = merge([], place, number, parts)
 
 
-def _bounded(together: Sequence[Sequence[Piece]]) -> list[list[Piece]]:
-    """Pieces of shared parts in as few lists as keep their rows, which are held in memory, below _AT_ONCE."""
-    lists: list[list[Piece]] = [[]]
-    for pieces in together:
-        if lists[-1] and sum(piece.rows for piece in chain(lists[-1], pieces)) > _AT_ONCE:
-            lists.append([])
-        lists[-1] += pieces
+def _bounded(parts: Footers) -> list[Footers]:
+    """Shared parts in as few lists as keep their rows, which are held in memory, below _AT_ONCE."""
+    lists: list[Footers] = [{}]
+    rows = 0
+    for path, footer in parts.items():
+        if lists[-1] and rows + footer.num_rows > _AT_ONCE:
+            lists.append({})
+            rows = 0
+        lists[-1][path] = footer
+        rows += footer.num_rows
     return lists
 
 
@@ -184,13 +188,13 @@ def _by_size(files: Sequence[Path], rows: int) -> tuple[list[Path], list[Path]]:
 
 def _merge_failures(store: Store, place: Path) -> None:
     """A merged row of a part that was written again gives way to it."""
-    names = pa.array(loose(store.folder("failures")), pa.string())
-    stored = [t.filter(pc.invert(pc.is_in(t[PART_KEY], names))) for t in _stored(store, "failures")]
-    _write_sorted(pa.concat_tables([_parts(store, "failures"), *stored]), [PART_KEY, "failure_id"], place)
+    stored, names = _stored(store, "failures"), pa.array(loose(store.folder("failures")), pa.string())
+    stored = stored.filter(pc.invert(pc.is_in(stored[PART_KEY], names)))
+    _write_sorted(pa.concat_tables([_parts(store, "failures"), stored]), [PART_KEY, "failure_id"], place)
 
 
 def _merge_runs(store: Store, place: Path) -> None:
-    _write_sorted(pa.concat_tables([_parts(store, "runs"), *_stored(store, "runs")]), ["scan_id"], place)
+    _write_sorted(pa.concat_tables([_parts(store, "runs"), _stored(store, "runs")]), ["scan_id"], place)
 
 
 def _parts(store: Store, table: str) -> pa.Table:
@@ -200,9 +204,9 @@ def _parts(store: Store, table: str) -> pa.Table:
     return conformed(read_parts(paths, PART_KEY if table == "failures" else None), _SCHEMAS[table])
 
 
-def _stored(store: Store, table: str) -> list[pa.Table]:
-    place = store.folder(table)
-    return [conformed(pq.read_table(path), _SCHEMAS[table]) for path in (*shared(place), *merged(place))]
+def _stored(store: Store, table: str) -> pa.Table:
+    paths = [*shared(store.folder(table)), *merged(store.folder(table))]
+    return conformed(read_parts(paths), _SCHEMAS[table]) if paths else _SCHEMAS[table].empty_table()
 
 
 def _write_sorted(table: pa.Table, by: Sequence[str], place: Path) -> None:

@@ -17,11 +17,10 @@ FILE_ROWS = 1_000_000
 
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The columns of `schema` in its types, NULL where an older part has none; newer ones come after."""
-    newer = [field for field in table.schema if field.name not in schema.names]
-    wanted = pa.schema([*schema, *newer], metadata=schema.metadata)
+    wanted, held = _wanted(table, schema), set(table.column_names)
     columns = [
-        table.column(field.name).cast(field.type)
-        if field.name in table.column_names
+        _as(table.column(field.name), field.type)
+        if field.name in held
         else pa.nulls(table.num_rows, field.type)
         for field in wanted
     ]
@@ -35,9 +34,19 @@ def filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """
     rows = max(table.num_rows, 1)
     held = {name for name in table.column_names if table.column(name).null_count < rows}
-    newer = (field for field in table.schema if field.name not in schema.names)
-    kept = pa.schema([field for field in (*schema, *newer) if field.name in held], metadata=schema.metadata)
-    return pa.table([table.column(field.name).cast(field.type) for field in kept], schema=kept)
+    kept = pa.schema([field for field in _wanted(table, schema) if field.name in held], schema.metadata)
+    return pa.table([_as(table.column(field.name), field.type) for field in kept], schema=kept)
+
+
+def _wanted(table: pa.Table, schema: pa.Schema) -> pa.Schema:
+    """The fields of `schema`, then those of the table that it lacks."""
+    known = set(schema.names)
+    newer = (field for field in table.schema if field.name not in known)
+    return pa.schema([*schema, *newer], schema.metadata)
+
+
+def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return column if column.type == kind else column.cast(kind)
 
 
 class MergedFiles:
@@ -65,7 +74,7 @@ class MergedFiles:
             self._close()
         if self._writer is None:
             self._open(table.schema)
-        rows = conformed(table, self._writer.schema).combine_chunks()
+        rows = conformed(table, self._writer.schema)
         self._writer.write_table(rows, row_group_size=-(-rows.num_rows // max(rows.num_rows // ROW_GROUP, 1)))
         self._rows += table.num_rows
 

@@ -31,6 +31,8 @@ def worded(table: pa.Table) -> pa.Table:
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:
     """The rows of encoded tables, each column with one dictionary."""
+    if len(tables) == 1:
+        return tables[0]
     return pa.concat_tables(tables, promote_options="default").unify_dictionaries()
 
 

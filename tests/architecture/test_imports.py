@@ -107,9 +107,9 @@ def test_no_module_imports_itself_in_a_circle():
 SITES = {
     "ray": ["jobs/engine/actors.py"],
     "duckdb": [
+        "jobs/lake/decoding.py",
         "jobs/lake/duck.py",
         "jobs/lake/leaderboard.py",
-        "jobs/lake/merging.py",
         "jobs/lake/snapshot.py",
     ],
     "huggingface_hub": ["scanner/sources/hub.py"],
@@ -119,6 +119,7 @@ SITES = {
         "jobs/lake/reference.py",
         "jobs/verbs/output.py",
         "jobs/lake/compaction.py",
+        "jobs/lake/decoding.py",
         "jobs/lake/merging.py",
         "jobs/lake/files.py",
         "jobs/lake/mergedfiles.py",

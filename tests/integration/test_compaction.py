@@ -7,18 +7,21 @@ import signal
 from dataclasses import replace
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from biglake import ROWS, reference, write_parts
 from running import differences, ended, finish, rows, run_cli, start_cli, start_python
 from zoo import save_model
 
-from jobs.lake import merging, snapshot
+from jobs.lake import decoding, merging, snapshot
 from jobs.lake.compaction import LOOSE_PARTS, compact, is_due
-from jobs.lake.generations import TABLES, merged, read_marker, sweep
+from jobs.lake.files import write_part
+from jobs.lake.generations import TABLES, folder, merged, read_marker, shared_part, sweep
 from jobs.lake.leaderboard import SQL_VIEWS, TABLE_VIEWS, ask, connect, save_snapshot, view_sql
 from jobs.lake.store import Store
 from schemas.config import ScanConfig
+from schemas.errors import LakeError
 from schemas.tables import SCHEMAS
 
 MODELS = 12
@@ -99,12 +102,42 @@ def test_chunks_that_end_anywhere_in_a_file_lose_no_row(lake, monkeypatch):
     write_parts(lake, range(MODELS, 2 * MODELS))
     before = contents(lake, "layers")
     monkeypatch.setattr(merging, "ROW_GROUP", ROWS * 3 // 2)
-    monkeypatch.setattr(merging, "_BATCH", ROWS * 3 // 4)
+    monkeypatch.setattr(decoding, "_BATCH", ROWS * 3 // 4)
     with Store.writing(lake) as store:
         compact(store)
     assert contents(lake, "layers") == before
     assert len(merged(lake / "layers/000002")) == 2, "one for each lane"
     places = places_of(lake / "layers/000002")
+    assert places == sorted(places)
+
+
+def share_parts(lake, together):
+    """The same rows, but in parts of several models that lie apart by name."""
+    for table in ("layers", "repositories"):
+        place = folder(lake, table, generation(lake))
+        own = sorted(place.glob("owner*.parquet"))
+        stride = len(own) // together
+        for first in range(stride):
+            rows = pa.concat_tables(map(pq.read_table, own[first::stride]), promote_options="default")
+            write_part(rows, shared_part(place, "scan", first))
+        for part in own:
+            part.unlink()
+
+
+@pytest.mark.parametrize(("groups", "models"), [(1, 1), (2, 1), (3, 5), (16, MODELS)])
+def test_models_of_shared_parts_come_in_one_order_with_all_their_values(lake, monkeypatch, groups, models):
+    """Whatever pieces and chunks they are held and written in, and beside files that were merged before."""
+    compacted(lake)
+    write_parts(lake, range(MODELS, 2 * MODELS))
+    share_parts(lake, 3)
+    before = contents(lake, "layers", "repositories")
+    monkeypatch.setattr(merging, "_GROUPS", groups)
+    monkeypatch.setattr(merging, "ROW_GROUP", ROWS * models)
+    with Store.writing(lake) as store:
+        compact(store)
+    assert contents(lake, "layers", "repositories") == before
+    places = places_of(lake / "layers/000002")
+    assert len(places) == 2 * MODELS * ROWS
     assert places == sorted(places)
 
 
@@ -156,7 +189,7 @@ def test_columns_of_a_newer_version_are_kept(lake):
 def test_a_column_of_few_models_is_in_the_files_that_hold_its_values(lake, monkeypatch):
     """Row groups of one model each: the columns of a file only grow, and all its rows have them."""
     monkeypatch.setattr(merging, "ROW_GROUP", 1)
-    monkeypatch.setattr(merging, "_LANES", 1)
+    monkeypatch.setattr(merging, "LANES", 1)
     parts = sorted((lake / "layers").glob("owner*.parquet"))
     for part, name in zip(parts[4:6], ("d_alpha", "rel_delta"), strict=True):
         table, field = pq.read_table(part), SCHEMAS["layers"].field(name)
@@ -188,6 +221,15 @@ def test_a_damaged_part_is_named_and_the_lake_stays_as_it_was(lake):
     ran = run_cli("compact", "--lake", lake)
     assert (ran.code, generation(lake)) == (1, 0)
     assert part.name in ran.err
+
+
+def test_a_damaged_shared_part_is_named_too(lake):
+    share_parts(lake, 3)
+    part = next((lake / "layers").glob("*.shared.parquet"))
+    part.write_bytes(part.read_bytes()[:-100])
+    with Store.writing(lake) as store, pytest.raises(LakeError, match=part.name):
+        compact(store)
+    assert generation(lake) == 0
 
 
 def test_no_lake_is_made(tmp_path):

@@ -14,7 +14,7 @@ from jobs.bench.result import Result
 from jobs.lake import questions
 from jobs.lake.compaction import compact
 from jobs.lake.leaderboard import ask
-from jobs.lake.merging import Form, merge, pieces_of
+from jobs.lake.merging import merge, pieces_of
 from jobs.lake.store import Store
 
 _ROWS, _ROWS_QUICK = 10_000_000, 1_000_000
@@ -69,9 +69,7 @@ def _compaction(lake: Path) -> tuple[float, float]:
 
 def _merge(files: Sequence[Path]) -> tuple[float, float]:
     with TemporaryDirectory() as folder:
-        return _seconds(
-            lambda: merge([p for file in files for p in pieces_of(file, Form.MERGED)], Path(folder))
-        )
+        return _seconds(lambda: merge([p for file in files for p in pieces_of(file)], Path(folder)))
 
 
 def _seconds(work: Callable[[], object]) -> tuple[float, float]:

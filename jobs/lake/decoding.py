@@ -1,0 +1,116 @@
+"""Files of a lake as Arrow tables: parts whole, merged files as a stream. A damaged one is named."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.lake.duck import fresh
+from schemas.errors import LakeError
+
+LANES = 2
+"""Threads that decode, or that order and encode; more wait for the memory."""
+
+_BATCH = 65_536
+"""Rows of a merged file that are decoded at a time; a batch costs 5 ms beside its rows."""
+
+
+def read_parts(paths: Sequence[Path], named: str | None = None) -> pa.Table:
+    """All rows of parts of few columns in the order given; a column `named` tells the part's name.
+
+    By a reader each, 0.23 ms a part: DuckDB takes a third more, pyarrow's data sets twice as long. Raises
+    LakeError for a damaged part.
+    """
+    with ThreadPoolExecutor(LANES) as readers:
+        tables = list(readers.map(_read_part, paths))
+    if named is not None:
+        tables = [_stamped(table, named, path.stem) for table, path in zip(tables, paths, strict=True)]
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def read_wide(paths: Sequence[Path]) -> pa.Table:
+    """All rows of parts of many columns and few rows, in the order given.
+
+    By DuckDB: to concatenate hundreds of tables of seventy columns takes pyarrow as long as to decode them.
+    Raises LakeError for a damaged part.
+    """
+    query = "SELECT * FROM read_parquet(?, union_by_name=true)"
+    with fresh(threads=1) as connection:
+        try:
+            return connection.sql(query, params=[[str(path) for path in paths]]).to_arrow_table()
+        except duckdb.Error as error:
+            raise LakeError(f"cannot read the parts to merge: {error}") from error
+
+
+def read_words(
+    path: Path, footer: pq.FileMetaData | None = None, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """All rows of a file, texts as dictionaries: half of the time where rows are thousands.
+
+    Raises LakeError where it is damaged.
+    """
+    with _blamed(path):
+        return _opened(path, footer).read(columns, use_threads=False)
+
+
+def footers(paths: Sequence[Path]) -> dict[Path, pq.FileMetaData]:
+    """What files say of themselves. Raises LakeError where one is damaged."""
+    found = {}
+    for path in paths:
+        with _blamed(path):
+            found[path] = pq.read_metadata(path)
+    return found
+
+
+class Stream:
+    """A merged file from row `start` to its last: takes end anywhere, and no row is decoded twice."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        with _blamed(path):
+            file = _opened(path)
+        first = 0
+        while start and start >= (size := file.metadata.row_group(first).num_rows):
+            first, start = first + 1, start - size
+        groups = range(first, file.num_row_groups)
+        self._batches = file.iter_batches(_BATCH, row_groups=groups, use_threads=False)
+        self._rest: pa.RecordBatch | None = None
+        if start:
+            self.take(start)
+
+    def take(self, rows: int) -> pa.Table:
+        """The next `rows` rows."""
+        taken = []
+        while rows:
+            batch = self._rest or next(self._batches)
+            taken.append(batch.slice(0, rows))
+            rows -= taken[-1].num_rows
+            self._rest = batch.slice(taken[-1].num_rows) if taken[-1].num_rows < batch.num_rows else None
+        return pa.Table.from_batches(taken).unify_dictionaries()
+
+
+def _read_part(path: Path) -> pa.Table:
+    with _blamed(path):
+        return pq.ParquetFile(path).read(use_threads=False)
+
+
+def _opened(path: Path, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """A file whose texts are read as the dictionaries that it holds."""
+    about = footer or pq.read_metadata(path)
+    texts = [field.name for field in about.schema.to_arrow_schema() if pa.types.is_string(field.type)]
+    return pq.ParquetFile(path, metadata=about, read_dictionary=texts)
+
+
+def _stamped(table: pa.Table, name: str, value: str) -> pa.Table:
+    return table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), table.num_rows))
+
+
+@contextmanager
+def _blamed(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise LakeError(f"cannot read {path}: {error}") from error
