@@ -22,7 +22,8 @@ from schemas.work import Target
 ROWS = 300
 """Matrices of the model that is multiplied."""
 
-_SIDE = 32
+_SIDE = 64
+"""The bulk of smaller matrices is not looked at: their rows lack nine columns that a real scan fills."""
 _MODELS_A_FILE = 600
 _SPREAD = 0.1
 
