@@ -68,11 +68,11 @@ class LocalSource:
         path, stamp = self._path(file.path), file.stamp
         try:
             with _opened(path) as handle:
+                number = handle.fileno()
                 for start, stop in spans:
-                    handle.seek(start)
                     buffer = room_for(file, start, stop)
-                    _fill(handle, buffer, file, start)
-                    stamp = _still(file, path, stamp, os.fstat(handle.fileno()))
+                    _fill(number, buffer, file, start)
+                    stamp = _still(file, path, stamp, os.fstat(number))
                     yield buffer
         except OSError as error:
             raise _unreadable(path, error, file.path) from error
@@ -118,10 +118,10 @@ def _opened(path: Path) -> FileIO:
     raise OSError(errno.EINVAL, "a pipe or a device, no file", str(path))
 
 
-def _fill(handle: FileIO, buffer: memoryview, file: FileRef, start: int) -> None:
+def _fill(number: int, buffer: memoryview, file: FileRef, start: int) -> None:
     filled = 0
     while filled < len(buffer):
-        count = handle.readinto(buffer[filled:])
+        count = os.preadv(number, [buffer[filled:]], start + filled)
         if not count:
             raise SourceError(
                 FailureKind.SIZE_MISMATCH,
