@@ -45,7 +45,7 @@ class RepoPlan:
     @property
     def planned(self) -> int:
         """Rows of `layers` the plan promises."""
-        return len(self.live) + len(self.skipped)
+        return sum(len(unit.matrices) for unit in self.units) + len(self.skipped)
 
     @property
     def live(self) -> tuple[MatrixRef, ...]:

@@ -102,9 +102,9 @@ class Store:
 
     def done(self) -> frozenset[str]:
         """Keys of the repositories that need no more work."""
-        place = self.folder("repositories")
-        keys = (name for name in loose(place) if not name.endswith(RETRY))
-        return frozenset(keys) | frozenset(_keys_in(*shared(place), *merged(place)))
+        parts = self.folder("repositories")
+        keys = (name for name in loose(parts) if not name.endswith(RETRY))
+        return frozenset(keys) | frozenset(_keys_in(*shared(parts), *merged(parts)))
 
     def staged(self) -> frozenset[str]:
         """Ids of the finished units of unfinished repositories."""
@@ -222,8 +222,8 @@ class Store:
 
     def _publish_together(self, models: Sequence[Model]) -> None:
         """Write one part a table for several models, the layers first."""
-        places = self.folder("layers"), self.folder("repositories")
-        named = ([shared_part(place, models[0].scan_id, n) for place in places] for n in count())
+        folders = self.folder("layers"), self.folder("repositories")
+        named = ([shared_part(each, models[0].scan_id, n) for each in folders] for n in count())
         layers, repositories = next(parts for parts in named if not any(part.exists() for part in parts))
         write_part(_layers(models), layers)
         self._write("repositories", repositories, [row for model in models for row in model.about])
@@ -270,9 +270,9 @@ def _keys_in(*paths: Path) -> Iterator[str]:
 def _layers(models: Sequence[Model]) -> Any:
     """Rows as of their scan; a copy of each row with one other field would cost more than all else."""
     table, scan_id = to_table("layers", (row for model in models for row in model.rows)), models[0].scan_id
-    place = table.schema.get_field_index("scan_id")
+    column = table.schema.get_field_index("scan_id")
     stamp = pa.array([scan_id] * table.num_rows, pa.string())
-    return table.set_column(place, table.schema.field(place), stamp)
+    return table.set_column(column, table.schema.field(column), stamp)
 
 
 def _create(path: Path) -> None:
