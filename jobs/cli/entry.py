@@ -8,6 +8,7 @@ import click
 
 from jobs.cli import asking, proving, scanning
 from jobs.engine.blas import ONE_THREAD, prefer_wide_kernels
+from jobs.engine.heap import ARROW
 from jobs.verbs.exitcodes import Exit
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -44,7 +45,7 @@ def main() -> None:
 
 def invoke(arguments: list[str]) -> int:
     """Run the command line with these arguments; returns its exit code."""
-    _settle_blas()
+    _settle_libraries()
     from schemas.errors import UsageError
 
     try:
@@ -79,8 +80,8 @@ def _forget_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _settle_blas() -> None:
-    """Must come before numpy is imported."""
-    for name, value in ONE_THREAD.items():
+def _settle_libraries() -> None:
+    """Must come before numpy and pyarrow are imported."""
+    for name, value in {**ONE_THREAD, **ARROW}.items():
         os.environ.setdefault(name, value)
     prefer_wide_kernels(os.environ)

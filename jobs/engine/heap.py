@@ -1,7 +1,7 @@
-"""The C library's heap, asked to keep what is freed for the next matrix.
+"""The C library's heap, asked to keep what is freed for the next matrix, and Arrow's for the next rows.
 
 By default glibc returns blocks of megabytes to the kernel, which clears page by page what is wanted next: a
-fifth of the CPU time of a scan of all-MiniLM (measured 2026-11).
+fifth of the CPU time of a scan of all-MiniLM, and as much of a compaction (measured 2026-11).
 """
 
 import ctypes
@@ -25,6 +25,9 @@ KEEPING = {
 All threads share one heap, for those of threads are too small to keep a large buffer. A process that has had
 threads can no longer be brought to that: Ray's workers have had many.
 """
+
+ARROW = {"MIMALLOC_PURGE_DELAY": "10000"}
+"""The environment in which Arrow's heap keeps what is freed for ten seconds; before pyarrow is imported."""
 
 _NAMES = {"MALLOC_ARENA_MAX": -8, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1}
 """The same in glibc's malloc.h."""

@@ -7,7 +7,8 @@ live. A kill before it leaves the old generation, a kill after it the new one; t
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -84,14 +85,18 @@ def compact(store: Store) -> bool:
         return False
     try:
         places = {table: _fresh(store, table) for table in TABLES}
-        _merge_layers(store, places["layers"], _merge_repositories(store, places["repositories"]))
-        _merge_failures(store, places["failures"])
-        _merge_runs(store, places["runs"])
+        new = _parts(store, "repositories")
+        with ThreadPoolExecutor(1) as beside:
+            rest = beside.submit(_merge_rest, store, places, new)
+            _merge_layers(store, places["layers"], _promised(new))
+        rest.result()
         for table, place in places.items():
             _seal(store, table, place)
         store.move_on()
     except (OSError, pa.ArrowException) as error:
         raise LakeError(f"cannot compact {store.path}: {error}") from error
+    finally:
+        pa.default_memory_pool().release_unused()
     return True
 
 
@@ -134,14 +139,20 @@ def _fresh(store: Store, table: str) -> Path:
     return place
 
 
-def _merge_repositories(store: Store, place: Path) -> dict[str, tuple[Key, int]]:
-    """Returns key and promised rows of layers of every part merged."""
-    new = _parts(store, "repositories")
-    _write_sorted(pa.concat_tables([new, _stored(store, "repositories")]), [*KEY, "component"], place)
+def _promised(repositories: pa.Table) -> dict[str, tuple[Key, int]]:
+    """Key and promised rows of layers of every part that is merged."""
     promised: dict[Key, int] = {}
-    for *key, rows in zip(*new.select([*KEY, "num_planned"]).to_pydict().values(), strict=True):
+    for *key, rows in zip(*repositories.select([*KEY, "num_planned"]).to_pydict().values(), strict=True):
         promised[*key,] = promised.get((*key,), 0) + rows
     return {RepoRef(*key[:2]).part_key(key[2]): (key, rows) for key, rows in promised.items()}
+
+
+def _merge_rest(store: Store, places: Mapping[str, Path], new: pa.Table) -> None:
+    """All tables but layers; `new` repositories are in memory."""
+    repositories = pa.concat_tables([new, _stored(store, "repositories")])
+    _write_sorted(repositories, [*KEY, "component"], places["repositories"])
+    _merge_failures(store, places["failures"])
+    _merge_runs(store, places["runs"])
 
 
 def _merge_layers(store: Store, place: Path, promised: dict[str, tuple[Key, int]]) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.lake.decoding import LANES, Stream, read_wide, read_words
+from jobs.lake.decoding import LANES, Stream, read_columns, read_wide, read_words
 from jobs.lake.generations import KEY
 from jobs.lake.mergedfiles import ROW_GROUP, MergedFiles, filled
 from jobs.lake.words import joined, trimmed, worded, worded_schema
@@ -49,7 +49,7 @@ class Piece:
 
 def pieces_of(path: Path) -> list[Piece]:
     """The models of a merged file, in its order. Raises LakeError where it is damaged."""
-    return _pieces(path, read_words(path, columns=KEY), Form.MERGED)
+    return _pieces(path, read_columns(path, KEY), Form.MERGED)
 
 
 def merge(pieces: Iterable[Piece], place: Path, number: int = 0, shared: Footers | None = None) -> int:
@@ -162,10 +162,20 @@ def _in_order(table: pa.Table, keys: Sequence[Key]) -> pa.Table:
 
 
 def _picked(table: pa.Table, starts: np.ndarray, lengths: np.ndarray) -> pa.Table:
-    """Runs of rows, one after the other."""
+    """Runs of rows, one after the other. Lists are copied a run at a time, half of the time of a take."""
     moves = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
-    rows = (np.arange(len(moves)) + moves).astype(np.int32)
-    return pc.take(table, pa.array(rows), boundscheck=False)
+    rows = pa.array((np.arange(len(moves)) + moves).astype(np.int32))
+    runs = list(zip(starts.tolist(), lengths.tolist(), strict=True))
+    columns = [
+        _slices(column, runs) if pa.types.is_nested(column.type) else pc.take(column, rows, boundscheck=False)
+        for column in table.columns
+    ]
+    return pa.table(columns, schema=table.schema)
+
+
+def _slices(column: pa.ChunkedArray, runs: Sequence[tuple[int, int]]) -> pa.ChunkedArray:
+    parts = [chunk for start, length in runs for chunk in column.slice(start, length).chunks]
+    return pa.chunked_array([pa.concat_arrays(parts)], column.type) if parts else column.slice(0, 0)
 
 
 def _runs(table: pa.Table) -> tuple[list[Key], np.ndarray, np.ndarray]:

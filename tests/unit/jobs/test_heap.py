@@ -2,13 +2,15 @@
 
 import ctypes
 import os
+import re
 import resource
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 
-from jobs.engine.heap import KEEPING, keep_freed_memory, keeping
+from jobs.engine.heap import ARROW, KEEPING, keep_freed_memory, keeping
 
 HAS_MALLOPT = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
 BYTES = 40 << 20
@@ -48,3 +50,27 @@ def test_a_choice_stands(choice):
     assert not keep_freed_memory({choice: "1"})
     assert keeping({choice: "1"}) == {}
     assert keeping({"MALLOC": "1"}) == KEEPING
+
+
+HEAP_OF_ARROW = """
+from jobs.cli.entry import invoke
+invoke(["--help"])
+import pyarrow
+"""
+
+
+def delay_of_arrow(**environ):
+    """What Arrow's heap says of itself in a process of the command line."""
+    env = {name: value for name, value in os.environ.items() if name not in ARROW}
+    env |= {"MIMALLOC_VERBOSE": "1", "ARROW_DEFAULT_MEMORY_POOL": "mimalloc", **environ}
+    command = [sys.executable, "-c", HEAP_OF_ARROW]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+    (delay,) = re.findall(r"option 'purge_delay': (\d+)", said.stdout + said.stderr)
+    return delay
+
+
+@pytest.mark.skipif("mimalloc" not in pa.supported_memory_backends(), reason="Arrow has another heap")
+def test_the_command_line_has_arrow_keep_what_is_freed():
+    (name, delay) = next(iter(ARROW.items()))
+    assert delay_of_arrow() == delay
+    assert delay_of_arrow(**{name: "7"}) == "7"
