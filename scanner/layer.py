@@ -233,6 +233,5 @@ def _weightwatcher(
     certain = certified_singular_values(weights, spectrum, sqrt(slice_of / 2.0) if conv else 1.0)
     if certain is None:
         return None
-    sigma, fitted = certain
-    row = compat_row(sigma, n, m, conv, slice_of=slice_of, fitted=fitted)
-    return _columns(row) | {"hard_rank": spectrum.evals.size}
+    row = compat_row(certain.sigma, n, m, conv, slice_of=slice_of, fitted=certain.fitted)
+    return _columns(row) | {"hard_rank": certain.hard_rank}

@@ -2,11 +2,13 @@
 
 Each column is a smooth function of eigenvalues that are known well, or a count that rounding could change.
 For the first the error is bounded, for the second every eigenvalue must keep clear of every limit; only the
-least singular value is computed anew. What is not certain is refused, and costs an SVD.
+least singular value is computed anew, and all of a convolution's slice that has lost a rank. What is not
+certain is refused, and costs an SVD of the whole.
 """
 
 import math
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -32,9 +34,15 @@ _SOLVED_WHOLE = 8
 _AT_ONCE, _ROUNDS = 7, 5
 
 
-def certified_singular_values(
-    weights: Weights, spectrum: Spectrum, scale: float
-) -> tuple[FloatArray, Fitted] | None:
+class Certified(NamedTuple):
+    """Singular values (slices, M), ascending in a slice; how many are not zero; WeightWatcher's fit."""
+
+    sigma: FloatArray
+    hard_rank: int
+    fitted: Fitted
+
+
+def certified_singular_values(weights: Weights, spectrum: Spectrum, scale: float) -> Certified | None:
     """Singular values from which every column of WeightWatcher comes out as from an SVD, and its fit.
 
     Args:
@@ -43,33 +51,42 @@ def certified_singular_values(
         scale: what WeightWatcher multiplies the weights by; its limits are absolute.
 
     Returns:
-        (slices, M) float64, ascending in a slice, without `scale`: roots of the eigenvalues, but the least
-        of the slice that gives sv_min, where the Gram matrix does not resolve it, computed from the weights.
-        With it WeightWatcher's fit to their squares, with `scale`. None when a rank, a limit, the choice of
-        xmin or the trace-log condition is not certain, or a fitted number could move by more than `RELATIVE`.
+        Singular values without `scale`: roots of the eigenvalues, but the least of the slice that gives
+        sv_min, where the Gram matrix does not resolve it, and the slices that have lost a rank, computed from
+        the weights. WeightWatcher's fit is to their squares, with `scale`. None when the rank of a matrix, a
+        limit, the choice of xmin or the trace-log condition is not certain, or a fitted number could move by
+        more than `RELATIVE`.
 
-    Cost: a tail fit, and at times a Cholesky factorisation or the SVD of one small slice.
+    Cost: a tail fit, and at times a Cholesky factorisation or the SVD of a slice.
     """
     slices = spectrum.evals[None] if spectrum.slices is None else spectrum.slices
-    resolved, doubtful = _ranks(slices)
-    if spectrum.method != "gram_f64" or not resolved:
+    if spectrum.method != "gram_f64" or not spectrum.evals[-1] > 0.0:
         return None
-    sigma = np.sqrt(slices)
+    sigma, rank = np.sqrt(slices), slices.size
+    lost, doubtful = _ranks(slices)
     for which in doubtful:
         least = least_singular_value(slice_of(weights, which), slices[which], _SAFE * slices[which, -1])
         if least is None:
-            return None
-        sigma[which, 0] = least
+            lost = np.append(lost, which)
+        else:
+            sigma[which, 0] = least
+    if lost.size and len(slices) == 1:
+        return None
+    for which in lost:
+        sigma[which] = np.linalg.svd(slice_of(weights, which), compute_uv=False)[::-1]
+        rank -= int(np.count_nonzero(sigma[which] <= sigma[which, -1] * spectrum.N * _EPS))
     fitted = fit_squares(sigma * scale)
-    return (sigma, fitted) if _counts_are_certain(*fitted) else None
+    return Certified(sigma, rank, fitted) if _counts_are_certain(*fitted) else None
 
 
 @njit(nogil=True, cache=True)
-def _ranks(slices: FloatArray) -> tuple[bool, NDArray[np.intp]]:
-    """Whether no slice (slices, M) has lost a rank, and which may hold sv_min and do not resolve it."""
+def _ranks(slices: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which slices (slices, M) have lost a rank, and which others may hold sv_min and do not resolve it."""
     least, top = slices[:, 0], slices[:, -1]
+    lost = least <= _SAFE * top
     contends = least + _SAFE * top >= (least - _SAFE * top).max()
-    return bool((least > _SAFE * top).all()), np.flatnonzero(contends & (_ERROR * top > 2 * RELATIVE * least))
+    doubtful = contends & ~lost & (_ERROR * top > 2 * RELATIVE * least)
+    return np.flatnonzero(lost), np.flatnonzero(doubtful)
 
 
 def least_singular_value(matrix: FloatArray, evals: FloatArray, error: float) -> float | None:
@@ -134,6 +151,8 @@ def _trace_log_is_certain(evals: FloatArray, error: float) -> bool:
     """Whether the sums of ln(lambda / mean) cross zero at a known eigenvalue, and keep clear of zero."""
     scale, total = len(evals) / evals.sum(), 0.0
     for k in range(1, len(evals) + 1):
+        if evals[-k] <= error:
+            return False
         before, total = total, total + math.log(evals[-k] * scale)
         if total < 0.0:
             room, nearest = error / evals[-k], min(abs(before), -total) if k > 1 else -total

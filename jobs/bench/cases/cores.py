@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.bench import peers
-from jobs.bench.cases.models import MINILM, RESNETS, minilm_folder, weights_of
+from jobs.bench.cases.models import MINILM, minilm_folder, resnet_folders, weights_of
 from jobs.bench.children import Child
 from jobs.bench.options import Options
 from jobs.bench.pairs import ratios
@@ -31,11 +31,11 @@ def two_cores(options: Options) -> Iterator[Result]:
     if options.quick:
         raise NotRunError("not part of --quick: it starts Ray and two processes of the peer")
     peers.require_weightwatcher()
-    resnets = [options.models / "akamaster" / f"{name}-cifar10" for name in RESNETS]
+    resnets = resnet_folders(options.models)
     with Child(1) as one, Child(2) as two:
         threads = (one, two)
         yield _against(threads, f"{MINILM}, two cores", [minilm_folder()], "default", 9.0, options.pairs)
-        name = f"{len(RESNETS)} CIFAR-10 ResNets, two cores"
+        name = f"{len(resnets)} CIFAR-10 ResNets, two cores"
         yield _against(threads, name, resnets, "weightwatcher", 20.0, options.pairs)
 
 
