@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import duckdb
@@ -32,20 +33,6 @@ def read_parts(paths: Sequence[Path], named: str | None = None) -> pa.Table:
     return pa.concat_tables(tables, promote_options="permissive")
 
 
-def read_wide(paths: Sequence[Path]) -> pa.Table:
-    """All rows of parts of many columns and few rows, in the order given.
-
-    By DuckDB: hundreds of tables of seventy columns take pyarrow longer to hold and to join than to decode.
-    Raises LakeError for a damaged part.
-    """
-    query = "SELECT * FROM read_parquet(?, union_by_name=true)"
-    with fresh(threads=1) as connection:
-        try:
-            return connection.sql(query, params=[[str(path) for path in paths]]).to_arrow_table()
-        except duckdb.Error as error:
-            raise LakeError(f"cannot read the parts to merge: {error}") from error
-
-
 def read_words(path: Path, footer: pq.FileMetaData | None = None) -> pa.Table:
     """All rows of a part, texts as dictionaries: half of the time where rows are thousands.
 
@@ -66,6 +53,26 @@ def footers(paths: Sequence[Path]) -> dict[Path, pq.FileMetaData]:
     """What files say of themselves. Raises LakeError where one is damaged."""
     with ThreadPoolExecutor(LANES) as readers:
         return dict(zip(paths, readers.map(_footer, paths), strict=True))
+
+
+class Wide:
+    """Reads parts of many columns and few rows.
+
+    By one DuckDB: hundreds of tables of seventy columns take pyarrow longer to hold and to join than to
+    decode, and a new DuckDB each time begins with memory that was never touched.
+    """
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        return fresh(threads=1)
+
+    def read(self, paths: Sequence[Path]) -> pa.Table:
+        """All rows of the parts, in the order given. Raises LakeError for a damaged part."""
+        query = "SELECT * FROM read_parquet(?, union_by_name=true)"
+        try:
+            return self._connection.sql(query, params=[[str(path) for path in paths]]).to_arrow_table()
+        except duckdb.Error as error:
+            raise LakeError(f"cannot read the parts to merge: {error}") from error
 
 
 class Stream:

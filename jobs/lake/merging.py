@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.lake.decoding import LANES, Stream, read_columns, read_wide, read_words
+from jobs.lake.decoding import LANES, Stream, Wide, read_columns, read_words
 from jobs.lake.generations import KEY
 from jobs.lake.mergedfiles import ROW_GROUP, MergedFiles, filled
 from jobs.lake.words import joined, trimmed, worded, worded_schema
@@ -78,9 +78,10 @@ def _write(chunks: Sequence[Sequence[Piece]], together: "_Together", files: Merg
     for piece in (piece for chunk in chunks for piece in chunk if piece.form is Form.MERGED):
         first.setdefault(piece.path, piece.start)
     streams = {path: Stream(path, start) for path, start in first.items()}
+    wide = Wide()
     with files:
         for chunk in chunks:
-            files.write(trimmed(filled(_rows_of(chunk, together, streams), _LAYERS)))
+            files.write(trimmed(filled(_rows_of(chunk, together, streams, wide), _LAYERS)))
 
 
 def _chunks(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
@@ -97,12 +98,14 @@ def _chunks(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
         yield chunk
 
 
-def _rows_of(chunk: Sequence[Piece], together: "_Together", streams: dict[Path, Stream]) -> pa.Table:
+def _rows_of(
+    chunk: Sequence[Piece], together: "_Together", streams: dict[Path, Stream], wide: Wide
+) -> pa.Table:
     """The rows of a chunk in the order of its pieces."""
     of = {form: [piece for piece in chunk if piece.form is form] for form in Form}
     tables = []
     if of[Form.OWN]:
-        tables.append(worded(read_wide([piece.path for piece in of[Form.OWN]])))
+        tables.append(worded(wide.read([piece.path for piece in of[Form.OWN]])))
     if of[Form.SHARED]:
         tables.append(together.rows_of(of[Form.SHARED]))
     stored: dict[Path, int] = {}

@@ -45,10 +45,10 @@ def merge_parts(options: Options) -> Iterator[Result]:
     with TemporaryDirectory() as folder:
         for together in _TOGETHER:
             lake = scattered(Path(folder), models, together)
-            costs = [_compaction(lake) for _ in range(options.few + 1)][1:]
+            costs = [_compaction(lake) for _ in range(options.pairs + 1)][1:]
             yield _speed(f"parts of {together} model{'s' * (together > 1)}", models * ROWS, costs)
         files = interleaved(Path(folder), models)
-        costs = [_merge(files) for _ in range(options.few + 1)][1:]
+        costs = [_merge(files) for _ in range(options.pairs + 1)][1:]
         yield _speed("merged files", models * ROWS, costs)
 
 
