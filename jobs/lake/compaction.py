@@ -95,8 +95,6 @@ def compact(store: Store) -> bool:
         store.move_on()
     except (OSError, pa.ArrowException) as error:
         raise LakeError(f"cannot compact {store.path}: {error}") from error
-    finally:
-        pa.default_memory_pool().release_unused()
     return True
 
 

@@ -112,7 +112,9 @@ def _footer(path: Path) -> pq.FileMetaData:
 
 
 def _bytes_of(path: Path) -> pa.BufferReader:
-    return pa.BufferReader(path.read_bytes())
+    """A file read into Arrow's heap, which has had the last one."""
+    with pa.OSFile(str(path)) as file:
+        return pa.BufferReader(file.read_buffer())
 
 
 def _opened(source: Path | pa.BufferReader, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
