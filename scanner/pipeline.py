@@ -94,7 +94,8 @@ def _scan_file(
     left = {ref.index: ref for ref in refs}
     while left:
         try:
-            for job, ready in ahead(streamed(source, list(left.values()), bases), config, device):
+            jobs = streamed(source, list(left.values()), bases, device)
+            for job, ready in ahead(jobs, config, device):
                 if isinstance(ready, Elsewhere) and ready.why:
                     yield Note(ready.why)
                 yield from _outcome(job, config, ready if isinstance(ready, Solved) else None)

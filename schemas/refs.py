@@ -55,9 +55,9 @@ class RepoRef:
 class FileRef:
     """One file of a pinned repository.
 
-    `path` is relative with forward slashes; `size` is bytes; `content_id` names the content (the hub's
-    sha256 or git blob id, or a local hash), `sha256` is None where the hub does not state it. `stamp` is that
-    of the file on disk when it was hashed (inode, change and modification time), no part of what it is.
+    `path` is relative with forward slashes; `size` is bytes; `content_id` names the content (a sha256, or
+    the hub's git blob id), `sha256` is None where the hub does not state it. `stamp` is that of the file on
+    disk when it was hashed (inode, change and modification time), no part of what it is.
     """
 
     repo: RepoRef

@@ -31,5 +31,8 @@ class Source(Protocol):
         A whole file in one pass where that is cheaper than one request a span. Raises SourceError.
         """
 
+    def waits(self, file: FileRef, spans: Sequence[Span]) -> bool:
+        """Whether to read them is to wait, for a network or a disk: then a thread may read ahead."""
+
     def close(self) -> None:
         """Release connections; the source can be used again afterwards."""

@@ -98,6 +98,10 @@ class HubSource:
         """
         return self._reader.stream(_checked(file), spans)
 
+    def waits(self, file: FileRef, spans: Sequence[Span]) -> bool:
+        """A network always waits."""
+        return True
+
     def close(self) -> None:
         """Close connections and forget signed URLs; the source can be used again afterwards."""
         self._fetcher.close()

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -18,6 +18,8 @@ from schemas.errors import SourceError
 from schemas.refs import Buffer, FileRef, RepoFacts, RepoRef, Repository
 from schemas.results import FailureKind
 
+_ASKED = 16
+"""Places of a file at which the kernel is asked whether it is in memory."""
 _MAX_CARD = 64 * MAX_FRONT_MATTER
 _LISTED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf")
 
@@ -26,11 +28,12 @@ Stamp: TypeAlias = tuple[int, int, int]
 
 
 class _Found(NamedTuple):
-    """A file on disk: its size in bytes, what names its content, and its stamp if it was hashed."""
+    """A file on disk: its size in bytes, what names its content, its sha256 if known, its stamp if hashed."""
 
     size: int
     content: str
-    stamp: Stamp | None
+    sha256: str | None = None
+    stamp: Stamp | None = None
 
 
 class LocalSource:
@@ -43,7 +46,7 @@ class LocalSource:
         """Pin the folder to its content and list its files. Raises SourceError if it can't be read."""
         try:
             contents = {path: self._found(path) for path in self._paths(READ)}
-            unread = {path: _unread(self._path(path), path) for path in self._paths(_LISTED)}
+            unread = {path: self._unread(path) for path in self._paths(_LISTED)}
             facts = self._facts()
         except OSError as error:
             raise _unreadable(Path(error.filename or self._root), error) from error
@@ -51,7 +54,7 @@ class LocalSource:
         pinned = name if COMMIT.fullmatch(name) else _combined(contents)
         ref = RepoRef(repo_id=repo_id, revision=pinned)
         files = tuple(
-            FileRef(ref, path, found.size, found.content, self._cached_sha256(path), found.stamp)
+            FileRef(ref, path, found.size, found.content, found.sha256, found.stamp)
             for path, found in sorted((contents | unread).items())
         )
         return Repository(ref=ref, files=files, facts=facts)
@@ -77,6 +80,16 @@ class LocalSource:
         except OSError as error:
             raise _unreadable(path, error, file.path) from error
 
+    def waits(self, file: FileRef, spans: Sequence[Span]) -> bool:
+        """Whether some of it is not in memory; what was just hashed is."""
+        try:
+            with _opened(self._path(file.path)) as handle:
+                number = handle.fileno()
+                some = spans[:: max(len(spans) // _ASKED, 1)]
+                return not all(_at_hand(number, stop - 1) for start, stop in some if stop > start)
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Nothing stays open between calls."""
 
@@ -93,7 +106,12 @@ class LocalSource:
     def _found(self, path: str) -> _Found:
         """The file, hashed; what only has the name of one is listed too, so that reading it can say so."""
         place = self._path(path)
-        return _hashed(place) if place.is_file() else _Found(0, f"no file {path}", None)
+        return _hashed(place) if place.is_file() else _Found(0, f"no file {path}")
+
+    def _unread(self, path: str) -> _Found:
+        place = self._path(path)
+        size = place.stat().st_size if place.is_file() else 0
+        return _Found(size, f"unread {path}", self._cached_sha256(path))
 
     def _cached_sha256(self, path: str) -> str | None:
         """The cache stores a file under its sha256 and links to it."""
@@ -116,6 +134,14 @@ def _opened(path: Path) -> FileIO:
         return handle
     handle.close()
     raise OSError(errno.EINVAL, "a pipe or a device, no file", str(path))
+
+
+def _at_hand(number: int, place: int) -> bool:
+    """Whether the kernel has the byte in memory, as far as it can be asked."""
+    try:
+        return os.preadv(number, [bytearray(1)], place, os.RWF_NOWAIT) == 1
+    except (OSError, AttributeError):
+        return False
 
 
 def _fill(number: int, buffer: memoryview, file: FileRef, start: int) -> None:
@@ -154,15 +180,14 @@ def _content(path: Path, stamp: Stamp) -> str:
 
 
 def _hashed(path: Path) -> _Found:
-    """The stamp is that of before, so that what is written meanwhile changes it."""
+    """As the hub names what it stores, in half of the time of BLAKE2 where the processor has SHA extensions.
+
+    The stamp is that of before, so that what is written meanwhile changes it.
+    """
     with _opened(path) as handle:
         stamp = _stamp(os.fstat(handle.fileno()))
-        digest = hashlib.file_digest(handle, partial(hashlib.blake2b, digest_size=20))
-        return _Found(handle.tell(), digest.hexdigest(), stamp)
-
-
-def _unread(path: Path, name: str) -> _Found:
-    return _Found(path.stat().st_size if path.is_file() else 0, f"unread {name}", None)
+        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+        return _Found(handle.tell(), sha256, sha256, stamp)
 
 
 def _stamp(found: os.stat_result) -> Stamp:

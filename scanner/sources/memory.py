@@ -51,6 +51,10 @@ class MemorySource:
         for start, stop in spans:
             yield self._slice(start, stop)
 
+    def waits(self, file: FileRef, spans: Sequence[Span]) -> bool:
+        """Nothing waits for what is in memory."""
+        return False
+
     def close(self) -> None:
         """Nothing to release."""
 

@@ -147,6 +147,22 @@ def test_a_lake_that_cannot_be_written_is_the_users_error(zoo):
 # What readers see
 
 
+SLOWLY = """
+import time
+from jobs.lake import gathering
+
+class Gathering(gathering.Gathering):
+    def taken(self):
+        time.sleep(0.1)
+        return super().taken()
+
+gathering.ROWS, gathering.Gathering = 6, Gathering
+from jobs.cli import main
+main()
+"""
+"""Writes a part for every few rows, with time for a reader before each."""
+
+
 def test_readers_see_whole_repositories_while_a_scan_runs(tmp_path):
     names = [f"m{i:02}" for i in range(30)]
     for seed, name in enumerate(names):
@@ -154,8 +170,7 @@ def test_readers_see_whole_repositories_while_a_scan_runs(tmp_path):
     lake, seen = tmp_path / "lake", set()
     query = """SELECT count(*) AS models,
         count(*) FILTER (num_matrices <> num_ok + num_skipped + num_failed OR num_ok = 0) AS broken FROM models"""
-    scan = "from jobs.lake import gathering; gathering.ROWS = 6; from jobs.cli import main; main()"
-    with ended(start_python(scan, "scan", tmp_path / "models", "--lake", lake, "-q")) as process:
+    with ended(start_python(SLOWLY, "scan", tmp_path / "models", "--lake", lake, "-q")) as process:
         until(lambda: (lake / "lake.json").exists() or process.poll() is not None, "a lake")
         while process.poll() is None:
             (found,) = rows(lake, query)

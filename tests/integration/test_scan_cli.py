@@ -1,5 +1,6 @@
 """`hubspectra scan` over models on disk: targets, options, exit codes, and a full account of what happened."""
 
+import hashlib
 import json
 import shutil
 import socket
@@ -149,14 +150,16 @@ def test_a_huggingface_cache_is_read_in_place(zoo, tmp_path):
     snapshot = repo / "snapshots" / commit
     snapshot.mkdir(parents=True)
     (repo / "blobs").mkdir()
-    blob = repo / "blobs" / ("b" * 64)
-    shutil.copy(zoo / "acme/one/model.safetensors", blob)
+    weights = zoo / "acme/one/model.safetensors"
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    blob = repo / "blobs" / sha256
+    shutil.copy(weights, blob)
     (snapshot / "model.safetensors").symlink_to(blob)
     for target in ("cache", "cache/hub", "cache/hub/models--acme--one"):
         lake = tmp_path / f"lake-{len(target)}"
         assert run_cli("scan", tmp_path / target, "--lake", lake).code == 0
         query = "SELECT DISTINCT repo_id, revision, file_sha256 FROM layers"
-        assert rows(lake, query) == [{"repo_id": "acme/one", "revision": commit, "file_sha256": "b" * 64}]
+        assert rows(lake, query) == [{"repo_id": "acme/one", "revision": commit, "file_sha256": sha256}]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Models on disk: what is listed, what the revision depends on, and files that are not what they were."""
 
+import hashlib
 import os
 import shutil
 
@@ -11,7 +12,8 @@ from schemas.errors import FormatError, SourceError
 from schemas.results import FailureKind
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-SHA256 = "ab" * 32
+SHA256 = hashlib.sha256(bytes(range(200))).hexdigest()
+UNREAD = "ab" * 32
 
 
 @pytest.fixture
@@ -97,6 +99,11 @@ def test_equal_content_has_an_equal_content_id(folder):
     assert first.content_id == second.content_id
 
 
+def test_a_hash_is_that_of_the_hub(folder):
+    file = file_of(pinned(folder))
+    assert file.sha256 == file.content_id == SHA256
+
+
 def test_a_cached_snapshot_keeps_its_commit_and_its_hashes(folder, tmp_path):
     repo = tmp_path / "hub" / "models--owner--name"
     snapshot = repo / "snapshots" / COMMIT
@@ -106,11 +113,20 @@ def test_a_cached_snapshot_keeps_its_commit_and_its_hashes(folder, tmp_path):
     shutil.copy(folder / "config.json", repo / "blobs" / "c0ffee")
     (snapshot / "model.safetensors").symlink_to(f"../../blobs/{SHA256}")
     (snapshot / "config.json").symlink_to("../../blobs/c0ffee")
+    (repo / "blobs" / UNREAD).write_bytes(b"pickle")
+    (snapshot / "pytorch_model.bin").symlink_to(f"../../blobs/{UNREAD}")
     repository = pinned(snapshot)
     assert repository.ref.revision == COMMIT
     assert file_of(repository).sha256 == SHA256
-    assert file_of(repository, "config.json").sha256 is None
+    assert file_of(repository, "pytorch_model.bin").sha256 == UNREAD
     assert LocalSource(snapshot).read(file_of(repository), 0, 2) == b"\0\1"
+
+
+def test_a_cached_file_is_what_it_holds_whatever_its_name(folder, tmp_path):
+    (tmp_path / UNREAD).write_bytes(bytes(range(200)))
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(tmp_path / UNREAD)
+    assert file_of(pinned(folder)).sha256 == SHA256
 
 
 def test_a_truncated_file_ends_the_stream_after_what_is_there(folder):
@@ -197,3 +213,39 @@ def test_a_missing_file_is_a_read_error(folder):
 def test_an_empty_folder_has_no_files(tmp_path):
     repository = pinned(tmp_path)
     assert (repository.files, len(repository.ref.revision)) == ((), 40)
+
+
+# Whether reading waits
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="this system can't be asked")
+@pytest.mark.parametrize(
+    ("asked", "waits"), [([1], False), ([1, BlockingIOError()], True), ([OSError()], True)]
+)
+def test_reading_waits_for_what_is_not_in_memory(folder, monkeypatch, asked, waits):
+    file = file_of(pinned(folder))
+    answers = iter([*asked, *[1] * 40])
+
+    def preadv(_, buffers, place, flags):
+        assert (len(buffers), flags, 0 <= place < 200) == (1, os.RWF_NOWAIT, True)
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert LocalSource(folder).waits(file, [(k, k + 4) for k in range(0, 160, 4)]) == waits
+    assert len(list(answers)) >= 40 - 20
+
+
+def test_where_the_kernel_cannot_be_asked_reading_waits(folder, monkeypatch):
+    monkeypatch.delattr(os, "RWF_NOWAIT", raising=False)
+    file = file_of(pinned(folder))
+    assert LocalSource(folder).waits(file, [(0, 10)])
+    assert not LocalSource(folder).waits(file, [(5, 5)])
+
+
+def test_a_file_that_is_gone_is_not_waited_for(folder):
+    file = file_of(pinned(folder))
+    (folder / "model.safetensors").unlink()
+    assert not LocalSource(folder).waits(file, [(0, 10)])
