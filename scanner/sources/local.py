@@ -81,7 +81,7 @@ class LocalSource:
             raise _unreadable(path, error, file.path) from error
 
     def waits(self, file: FileRef, spans: Sequence[Span]) -> bool:
-        """Whether some of it is not in memory; what was just hashed is."""
+        """Whether some of it is not in memory; what was just hashed is. An error is for `stream` to tell."""
         try:
             with _opened(self._path(file.path)) as handle:
                 number = handle.fileno()

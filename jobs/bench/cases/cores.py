@@ -31,10 +31,10 @@ def two_cores(options: Options) -> Iterator[Result]:
     if options.quick:
         raise NotRunError("not part of --quick: it starts Ray and two processes of the peer")
     peers.require_weightwatcher()
-    resnets = resnet_folders(options.models)
     with Child(1) as one, Child(2) as two:
         threads = (one, two)
         yield _against(threads, f"{MINILM}, two cores", [minilm_folder()], "default", 9.0, options.pairs)
+        resnets = resnet_folders(options.models)
         name = f"{len(resnets)} CIFAR-10 ResNets, two cores"
         yield _against(threads, name, resnets, "weightwatcher", 20.0, options.pairs)
 

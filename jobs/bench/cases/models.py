@@ -61,8 +61,14 @@ def resnets(options: Options) -> Iterator[Result]:
 
 
 def resnet_folders(models: Path) -> list[Path]:
-    """The CIFAR-10 ResNets as they were published, without those that were damaged for tests."""
-    return sorted(path for path in models.glob("*/resnet*-cifar10*") if path.parent.name != "derived")
+    """The CIFAR-10 ResNets as they were published, without those that were damaged for tests.
+
+    Raises NotRunError where there are none.
+    """
+    found = sorted(path for path in models.glob("*/resnet*-cifar10*") if path.parent.name != "derived")
+    if not found:
+        raise NotRunError(f"no CIFAR-10 ResNets in {models}; give the folder of models with --models DIR")
+    return found
 
 
 def _models(
