@@ -1,52 +1,54 @@
 """A lake of any size without as many scans: the rows of one model under other names, their numbers shaken."""
 
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.bench.synthetic import write_model
+from jobs.bench.synthetic import Shape, write_model
 from jobs.engine.driver import Request, run_scan
 from jobs.engine.progress import quiet_progress
+from jobs.lake.compaction import compact
+from jobs.lake.decoding import footers
 from jobs.lake.files import write_part
-from jobs.lake.generations import merged_file, shared_part
-from jobs.lake.mergedfiles import MergedFiles, filled
+from jobs.lake.generations import merged, shared, shared_part, sweep
+from jobs.lake.halves import halves
+from jobs.lake.leaderboard import save_snapshot
+from jobs.lake.merging import merge
 from jobs.lake.store import Store
 from schemas.config import profile_config
 from schemas.refs import RepoRef
-from schemas.tables import SCHEMAS
 from schemas.work import Target
 
 ROWS = 300
-"""Matrices of the model that is multiplied."""
+"""Tensors of the model that is multiplied."""
 
 _SIDE = 64
 """The bulk of smaller matrices is not looked at: their rows lack nine columns that a real scan fills."""
-_MODELS_A_FILE = 600
+TOGETHER = 48
+"""Models of a part that many workers leave: some 16,000 rows."""
 _SPREAD = 0.1
 
 
 def grown(folder: Path, rows: int) -> Path:
-    """A lake of about `rows` layers in large ordered files, with its snapshot of the models."""
-    lake, model = folder / "lake", write_model(folder / "model", [[(_SIDE, _SIDE)] * ROWS])
-    _scan(lake, model)
-    base = {table: _base_part(lake / table) for table in ("layers", "repositories")}
-    for models in _blocks(rows // ROWS):
-        for table, one in base.items():
-            part = lake / table / f"bench-{models.start:07}.parquet"
-            pq.write_table(_multiplied(one, models), part, compression="zstd")
-    _scan(lake, model)
+    """A compacted lake of about `rows` layers, with its snapshot of the models."""
+    lake = scattered(folder, rows // ROWS, min(TOGETHER, rows // ROWS))
+    with Store.writing(lake) as store:
+        compact(store)
+        sweep(lake, store.generation, grace=0)
+        save_snapshot(store)
     return lake
 
 
-def scattered(folder: Path, models: int, together: int) -> Path:
-    """A lake of small parts as scans leave them: of one model, or of `together` that lie apart by name."""
-    lake, model = (
-        folder / f"by-{together}",
-        write_model(folder / f"model-{together}", [[(_SIDE, _SIDE)] * ROWS]),
-    )
+def scattered(folder: Path, models: int, together: int, matrices: int = 2) -> Path:
+    """A lake of small parts as scans leave them: of one model, or of `together` that lie apart by name.
+
+    Of five tensors so many are `matrices`, the others biases and norms between them.
+    """
+    lake = Path(tempfile.mkdtemp(prefix=f"by-{together}-", dir=folder))
+    model = write_model(folder / f"model-of-{lake.name}", [_tensors(matrices)])
     _scan(lake, model)
     base = {table: _base_part(lake / table) for table in ("layers", "repositories")}
     stride = models // together
@@ -58,16 +60,19 @@ def scattered(folder: Path, models: int, together: int) -> Path:
     return lake
 
 
-def interleaved(folder: Path, models: int) -> list[Path]:
-    """Two merged files of every other model each, from the lake that `scattered` made of single ones."""
-    one = filled(_base_part(folder / "by-1" / "layers"), SCHEMAS["layers"])
+def interleaved(folder: Path, lake: Path) -> list[Path]:
+    """The shared parts of a lake in two sets of merged files, of every other model each."""
+    parts = shared(lake / "layers")
     places = [folder / name for name in ("even", "odd")]
     for first, place in enumerate(places):
         place.mkdir()
-        with MergedFiles(place) as files:
-            for some in _blocks(models):
-                files.write(_multiplied(one, range(some.start + first, some.stop, 2)))
-    return [merged_file(place, 0) for place in places]
+        merge([], place, shared=footers(parts[first::2]))
+    return [path for place in places for path in merged(place)]
+
+
+def _tensors(matrices: int) -> list[Shape]:
+    five: list[Shape] = [(_SIDE, _SIDE)] * matrices + [(_SIDE,)] * (5 - matrices)
+    return five * (ROWS // 5)
 
 
 def _part_of(store: Store, table: str, one: pa.Table, models: range) -> Path:
@@ -95,12 +100,8 @@ def _base_part(folder: Path) -> pa.Table:
     return pq.read_table(part)
 
 
-def _blocks(models: int) -> Iterator[range]:
-    return (range(i, min(i + _MODELS_A_FILE, models)) for i in range(0, models, _MODELS_A_FILE))
-
-
 def _multiplied(one: pa.Table, models: range) -> pa.Table:
-    """The rows of `one` for every model, each float times its own random factor near 1."""
+    """The rows of `one` for every model, each float times a random factor of its own; measured ones first."""
     rng = np.random.default_rng(models.start)
     table = one.take(np.tile(np.arange(one.num_rows), len(models)))
     for place, field in enumerate(table.schema):
@@ -109,7 +110,8 @@ def _multiplied(one: pa.Table, models: range) -> pa.Table:
             table = table.set_column(place, field, _shaken(column, field.type, rng))
     names = np.repeat([name_of(number) for number in models], one.num_rows)
     place = table.schema.get_field_index("repo_id")
-    return table.set_column(place, table.schema.field(place), pa.array(names).cast(pa.string()))
+    table = table.set_column(place, table.schema.field(place), pa.array(names).cast(pa.string()))
+    return pa.concat_tables(halves(table)) if "matrix_index" in table.column_names else table
 
 
 def _shaken(column: pa.ChunkedArray, kind: pa.DataType, rng: np.random.Generator) -> pa.Array:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-Shape = tuple[int, int]
+Shape = tuple[int, ...]
 
 
 def write_model(folder: Path, shards: Sequence[Iterable[Shape]]) -> Path:
-    """Write float32 matrices, one file a shard, with the index that names them; returns `folder`."""
+    """Write float32 tensors, one file a shard, with the index that names them; returns `folder`."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     weight_map: dict[str, str] = {}

@@ -1,8 +1,8 @@
 """Many small parts of a lake into few large files, while readers go on reading.
 
 The rows of finished repositories are written to a new generation (generations.py), sorted so that a model is
-one run of rows; what may still be replaced is carried over as it is; then one rename makes the new generation
-live. A kill before it leaves the old generation, a kill after it the new one; the next writer sweeps.
+one run of rows in a file; what may still be replaced is carried over as it is; then one rename makes the new
+generation live. A kill before it leaves the old one, a kill after it the new one; the next writer sweeps.
 """
 
 import os

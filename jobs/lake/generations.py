@@ -27,7 +27,7 @@ TABLES = ("layers", "repositories", "failures", "runs")
 MARKER = "lake.json"
 EMPTY = "_empty.parquet"
 KEY = ("repo_id", "revision", "config_fingerprint")
-"""Columns that tell a model: its rows are one run of a merged file, in the order of matrix_index."""
+"""Columns that tell a model: its rows in a merged file are one run, in the order of matrix_index."""
 PART_KEY = "part_key"
 """Column of merged failures, unseen by readers: the part a row came from; a part of that name replaces it."""
 GRACE = 600.0

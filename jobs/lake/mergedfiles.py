@@ -36,9 +36,13 @@ def filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
     A table without rows keeps all of its columns.
     """
     rows = max(table.num_rows, 1)
-    held = {name for name in table.column_names if table.column(name).null_count < rows}
-    kept = pa.schema([field for field in _wanted(table, schema) if field.name in held], schema.metadata)
-    return pa.table([_as(table.column(field.name), field.type) for field in kept], schema=kept)
+    columns = zip(table.column_names, table.columns, strict=True)
+    held = table.select([name for name, column in columns if column.null_count < rows])
+    kept = set(held.column_names)
+    wanted = [field for field in _wanted(held, schema) if field.name in kept]
+    if wanted == list(held.schema):
+        return held
+    return pa.table([_as(held.column(field.name), field.type) for field in wanted], schema=pa.schema(wanted))
 
 
 def _wanted(table: pa.Table, schema: pa.Schema) -> pa.Schema:

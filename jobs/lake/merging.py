@@ -1,7 +1,11 @@
-"""The rows of many parts and merged files of `layers` -> merged files sorted by model, as a stream."""
+"""The rows of many parts and merged files of `layers` -> merged files sorted by model, as a stream.
+
+Measured rows and the others go to files of their own (halves.py).
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -13,7 +17,8 @@ import pyarrow.parquet as pq
 
 from jobs.lake.decoding import LANES, Stream, Wide, read_columns, read_words
 from jobs.lake.generations import KEY
-from jobs.lake.mergedfiles import ROW_GROUP, MergedFiles, filled
+from jobs.lake.halves import HALVES, halves
+from jobs.lake.mergedfiles import MergedFiles, filled
 from jobs.lake.words import joined, trimmed, worded, worded_schema
 from schemas.tables import SCHEMAS
 
@@ -21,8 +26,8 @@ Key = tuple[str, str, str]
 """repo_id, revision, config_fingerprint."""
 Footers = dict[Path, pq.FileMetaData]
 
-_CHUNKS_A_LANE = 2
-"""Chunks from which a second lane is worth a second file."""
+CHUNK = 250_000
+"""Rows that are ordered and written together; two fifths of them are measured, in most models."""
 _GROUPS = 16
 """Pieces in which the rows of shared parts are held."""
 _LAYERS = worded_schema(SCHEMAS["layers"])
@@ -38,13 +43,14 @@ class Form(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The rows of one model: `rows` of them from row `start` of a file, or of all shared parts together."""
+    """Rows of one model: `rows` of them from row `start` of a file, or of one half of all shared parts."""
 
     key: Key
     path: Path
     rows: int
     start: int = 0
     form: Form = Form.OWN
+    half: int = 0
 
 
 def pieces_of(path: Path) -> list[Piece]:
@@ -62,36 +68,41 @@ def merge(pieces: Iterable[Piece], place: Path, number: int = 0, shared: Footers
     """
     together = _Together(shared or {})
     chunks = list(_chunks(sorted([*pieces, *together.pieces], key=lambda piece: piece.key)))
-    half = -(-len(chunks) // LANES) if len(chunks) >= LANES * _CHUNKS_A_LANE else max(len(chunks), 1)
+    share = max(-(-len(chunks) // LANES), 1)
     with ThreadPoolExecutor(LANES) as threads:
         lanes = [
-            threads.submit(_write, chunks[first : first + half], together, MergedFiles(place, number + first))
-            for first in range(0, len(chunks), half)
+            threads.submit(_write, chunks[first : first + share], together, place, number + HALVES * first)
+            for first in range(0, len(chunks), share)
         ]
     for lane in lanes:
         lane.result()
-    return number + len(chunks)
+    return number + HALVES * len(chunks)
 
 
-def _write(chunks: Sequence[Sequence[Piece]], together: "_Together", files: MergedFiles) -> None:
+def _write(chunks: Sequence[Sequence[Piece]], together: "_Together", place: Path, number: int) -> None:
+    """Each half of the rows to its own files; a chunk fills at most one file of each."""
     first: dict[Path, int] = {}
     for piece in (piece for chunk in chunks for piece in chunk if piece.form is Form.MERGED):
         first.setdefault(piece.path, piece.start)
     streams = {path: Stream(path, start) for path, start in first.items()}
     wide = Wide()
-    with files:
+    with ExitStack() as opened:
+        files = [
+            opened.enter_context(MergedFiles(place, number + half * len(chunks))) for half in range(HALVES)
+        ]
         for chunk in chunks:
-            files.write(trimmed(filled(_rows_of(chunk, together, streams, wide), _LAYERS)))
+            for file, rows in zip(files, _rows_of(chunk, together, streams, wide), strict=True):
+                file.write(trimmed(filled(rows, _LAYERS)))
 
 
 def _chunks(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """Neighbours of about ROW_GROUP rows together."""
+    """Neighbours of about CHUNK rows together."""
     chunk: list[Piece] = []
     rows = 0
     for piece in pieces:
         chunk.append(piece)
         rows += piece.rows
-        if rows >= ROW_GROUP:
+        if rows >= CHUNK:
             yield chunk
             chunk, rows = [], 0
     if chunk:
@@ -100,57 +111,75 @@ def _chunks(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
 
 def _rows_of(
     chunk: Sequence[Piece], together: "_Together", streams: dict[Path, Stream], wide: Wide
-) -> pa.Table:
-    """The rows of a chunk in the order of its pieces."""
+) -> list[pa.Table]:
+    """The halves of a chunk's rows, each in the order of its pieces."""
     of = {form: [piece for piece in chunk if piece.form is form] for form in Form}
     tables = []
     if of[Form.OWN]:
-        tables.append(worded(wide.read([piece.path for piece in of[Form.OWN]])))
+        tables.append(filled(worded(wide.read([piece.path for piece in of[Form.OWN]])), _LAYERS))
     if of[Form.SHARED]:
-        tables.append(together.rows_of(of[Form.SHARED]))
+        tables += together.rows_of(of[Form.SHARED])
     stored: dict[Path, int] = {}
     for piece in of[Form.MERGED]:
         stored[piece.path] = stored.get(piece.path, 0) + piece.rows
-    tables += [streams[path].take(rows) for path, rows in stored.items()]
-    table = joined([filled(table, _LAYERS) for table in tables])
-    return _in_order(table, [piece.key for piece in chunk])
+    tables += [filled(streams[path].take(rows), _LAYERS) for path, rows in stored.items()]
+    keys = [piece.key for piece in chunk]
+    return [_in_order(table, keys) for table in _halved(tables)]
+
+
+def _halved(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """The rows of all tables by halves, with the columns in which these hold a value."""
+    by_half = zip(*map(halves, tables), strict=True)
+    return [filled(joined(half), _LAYERS) for half in by_half]
 
 
 class _Together:
     """Parts of several models each, decoded whole: their models may be anywhere in the order."""
 
     def __init__(self, parts: Footers) -> None:
-        self._rows = _decoded(parts) if parts else _LAYERS.empty_table()
-        self.pieces = _pieces(Path(), self._rows, Form.SHARED)
+        self._halves = _decoded(parts) if parts else [_LAYERS.empty_table()] * HALVES
+        self.pieces = [
+            piece
+            for half, rows in enumerate(self._halves)
+            for piece in _pieces(Path(), rows, Form.SHARED, half)
+        ]
 
-    def rows_of(self, pieces: Sequence[Piece]) -> pa.Table:
-        """The rows of some models, in their order."""
-        return _picked(self._rows, *np.array([(piece.start, piece.rows) for piece in pieces]).T)
+    def rows_of(self, pieces: Sequence[Piece]) -> Iterator[pa.Table]:
+        """The rows of some models by halves, in their order."""
+        for half, rows in enumerate(self._halves):
+            places = [(piece.start, piece.rows) for piece in pieces if piece.half == half]
+            if places:
+                yield _picked(rows, *np.array(places).T)
 
 
-def _decoded(parts: Footers) -> pa.Table:
-    """All rows in a few pieces, for the memory of parts that are copied together serves the next ones.
+def _decoded(parts: Footers) -> list[pa.Table]:
+    """The halves of all rows in a few pieces: memory of parts that are copied together serves the next ones.
 
     Lists are in one piece: rows picked from several would make one of them each time.
     """
     files, size = list(parts.items()), -(-len(parts) // _GROUPS)
     with ThreadPoolExecutor(LANES) as threads:
         groups = (files[first : first + size] for first in range(0, len(files), size))
-        table = joined(list(threads.map(_group, groups)))
+        pieces = list(threads.map(_group, groups))
+    return [_lists_in_one(joined(half)) for half in zip(*pieces, strict=True)]
+
+
+def _group(parts: Sequence[tuple[Path, pq.FileMetaData]]) -> list[pa.Table]:
+    decoded = [read_words(path, footer) for path, footer in parts]
+    return [table.combine_chunks() for table in _halved(decoded)]
+
+
+def _lists_in_one(table: pa.Table) -> pa.Table:
     for place, field in enumerate(table.schema):
         if pa.types.is_nested(field.type):
             table = table.set_column(place, field, table.column(place).combine_chunks())
     return table
 
 
-def _group(parts: Sequence[tuple[Path, pq.FileMetaData]]) -> pa.Table:
-    return joined([read_words(path, footer) for path, footer in parts]).combine_chunks()
-
-
-def _pieces(path: Path, table: pa.Table, form: Form) -> list[Piece]:
+def _pieces(path: Path, table: pa.Table, form: Form, half: int = 0) -> list[Piece]:
     keys, starts, lengths = _runs(table)
     runs = zip(keys, lengths.tolist(), starts.tolist(), strict=True)
-    return [Piece(key, path, rows, start, form) for key, rows, start in runs]
+    return [Piece(key, path, rows, start, form, half) for key, rows, start in runs]
 
 
 def _in_order(table: pa.Table, keys: Sequence[Key]) -> pa.Table:

@@ -45,6 +45,7 @@ from jobs.lake.generations import (
     sweep,
     write_marker,
 )
+from jobs.lake.halves import measured_first
 from scanner.diagnosis.flags import judge, model_findings
 from scanner.place import place
 from schemas.config import ScanConfig
@@ -269,7 +270,8 @@ def _keys_in(*paths: Path) -> Iterator[str]:
 
 def _layers(models: Sequence[Model]) -> Any:
     """Rows as of their scan; a copy of each row with one other field would cost more than all else."""
-    table, scan_id = to_table("layers", (row for model in models for row in model.rows)), models[0].scan_id
+    rows = measured_first(row for model in models for row in model.rows)
+    table, scan_id = to_table("layers", rows), models[0].scan_id
     column = table.schema.get_field_index("scan_id")
     stamp = pa.array([scan_id] * table.num_rows, pa.string())
     return table.set_column(column, table.schema.field(column), stamp)

@@ -30,10 +30,11 @@ def worded(table: pa.Table) -> pa.Table:
 
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of encoded tables, each column with one dictionary."""
+    """The rows of encoded tables, each column with one dictionary; tables without rows add no column."""
+    tables = [table for table in tables if table.num_rows] or tables[:1]
     if len(tables) == 1:
         return tables[0]
-    return pa.concat_tables(tables, promote_options="default").unify_dictionaries()
+    return pa.concat_tables(tables, promote_options="permissive").unify_dictionaries()
 
 
 def trimmed(table: pa.Table) -> pa.Table:

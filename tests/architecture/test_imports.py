@@ -124,6 +124,7 @@ SITES = {
         "jobs/lake/files.py",
         "jobs/lake/mergedfiles.py",
         "jobs/lake/words.py",
+        "jobs/lake/halves.py",
         "jobs/verbs/compacting.py",
         "jobs/verbs/forecast.py",
         "jobs/verbs/correlating.py",

@@ -56,9 +56,17 @@ def contents(lake, *views):
 
 
 def places_of(folder):
-    """Repository and number of every row of the merged files of a folder, in their order."""
-    files = [pq.read_table(path, columns=["repo_id", "matrix_index"]).to_pydict() for path in merged(folder)]
-    return [place for file in files for place in zip(file["repo_id"], file["matrix_index"], strict=True)]
+    """Whether measured, repository and number of every row of merged files, each file in its order."""
+    columns = ["status", "repo_id", "matrix_index"]
+    files = [pq.read_table(path, columns=columns).to_pydict().values() for path in merged(folder)]
+    return [[(status == "ok", *place) for status, *place in zip(*file, strict=True)] for file in files]
+
+
+def assert_ordered(folder, models):
+    """Every row is in one file, measured rows apart from the others, each file sorted by model."""
+    files = places_of(folder)
+    assert all(file == sorted(file) and len({measured for measured, *_ in file}) == 1 for file in files)
+    assert len({place for file in files for place in file}) == sum(map(len, files)) == models * ROWS
 
 
 def generation(lake):
@@ -76,7 +84,9 @@ def test_every_view_answers_as_before(zoo_scan, tmp_path):
     assert contents(lake) == before
     assert differences(lake, zoo_scan.lake) == []
     assert {name: row["parts"] for name, row in table.items()} == dict.fromkeys(TABLES, 0)
-    assert all(row["merged_files"] == 1 for row in table.values())
+    assert {name: row["merged_files"] for name, row in table.items()} == dict.fromkeys(TABLES, 1) | {
+        "layers": 2
+    }
 
 
 def test_types_stay_those_that_are_declared(zoo_scan, tmp_path):
@@ -90,25 +100,36 @@ def test_a_second_compaction_joins_old_files_and_new_parts_in_one_order(lake):
     compacted(lake)
     write_parts(lake, range(MODELS, 2 * MODELS))
     before = contents(lake, "layers", "repositories", "models")
-    assert compacted(lake)["layers"]["merged_files"] == 1
+    assert compacted(lake)["layers"]["merged_files"] == 2
     assert contents(lake, "layers", "repositories", "models") == before
-    places = places_of(lake / f"layers/{generation(lake):06}")
-    assert len(places) == 2 * MODELS * ROWS
-    assert places == sorted(places)
+    assert_ordered(lake / f"layers/{generation(lake):06}", 2 * MODELS)
 
 
 def test_chunks_that_end_anywhere_in_a_file_lose_no_row(lake, monkeypatch):
     compacted(lake)
     write_parts(lake, range(MODELS, 2 * MODELS))
     before = contents(lake, "layers")
-    monkeypatch.setattr(merging, "ROW_GROUP", ROWS * 3 // 2)
+    monkeypatch.setattr(merging, "CHUNK", ROWS * 3 // 2)
     monkeypatch.setattr(decoding, "_BATCH", ROWS * 3 // 4)
     with Store.writing(lake) as store:
         compact(store)
     assert contents(lake, "layers") == before
-    assert len(merged(lake / "layers/000002")) == 2, "one for each lane"
-    places = places_of(lake / "layers/000002")
-    assert places == sorted(places)
+    assert len(merged(lake / "layers/000002")) == 4, "two for each lane"
+    assert_ordered(lake / "layers/000002", 2 * MODELS)
+
+
+def test_files_merged_by_an_older_version_are_halved(lake, monkeypatch):
+    """It wrote a model's rows in one run, measured or not."""
+    with monkeypatch.context() as older, Store.writing(lake) as store:
+        older.setattr(merging, "halves", lambda table: (table, table.slice(0, 0)))
+        compact(store)
+    assert len({measured for measured, *_ in places_of(lake / "layers/000001")[0]}) == 2
+    write_parts(lake, range(MODELS, 2 * MODELS))
+    before = contents(lake, "layers")
+    with Store.writing(lake) as store:
+        compact(store)
+    assert contents(lake, "layers") == before
+    assert_ordered(lake / "layers/000002", 2 * MODELS)
 
 
 def share_parts(lake, together):
@@ -132,22 +153,21 @@ def test_models_of_shared_parts_come_in_one_order_with_all_their_values(lake, mo
     share_parts(lake, 3)
     before = contents(lake, "layers", "repositories")
     monkeypatch.setattr(merging, "_GROUPS", groups)
-    monkeypatch.setattr(merging, "ROW_GROUP", ROWS * models)
+    monkeypatch.setattr(merging, "CHUNK", ROWS * models)
     with Store.writing(lake) as store:
         compact(store)
     assert contents(lake, "layers", "repositories") == before
-    places = places_of(lake / "layers/000002")
-    assert len(places) == 2 * MODELS * ROWS
-    assert places == sorted(places)
+    assert_ordered(lake / "layers/000002", 2 * MODELS)
 
 
 def test_a_large_file_is_not_written_again_for_few_rows(lake):
     compacted(lake)
-    (old,) = merged(lake / "layers/000001")
+    old = merged(lake / "layers/000001")
     write_parts(lake, range(MODELS, MODELS + 2))
     before = contents(lake, "layers")
-    assert compacted(lake)["layers"]["merged_files"] == 2
-    assert merged(lake / "layers/000002")[0].read_bytes() == old.read_bytes()
+    assert compacted(lake)["layers"]["merged_files"] == 4
+    carried = merged(lake / "layers/000002")[:2]
+    assert [path.read_bytes() for path in carried] == [path.read_bytes() for path in old]
     assert contents(lake, "layers") == before
 
 
@@ -188,7 +208,7 @@ def test_columns_of_a_newer_version_are_kept(lake):
 
 def test_a_column_of_few_models_is_in_the_files_that_hold_its_values(lake, monkeypatch):
     """Row groups of one model each: the columns of a file only grow, and all its rows have them."""
-    monkeypatch.setattr(merging, "ROW_GROUP", 1)
+    monkeypatch.setattr(merging, "CHUNK", 1)
     monkeypatch.setattr(merging, "LANES", 1)
     parts = sorted((lake / "layers").glob("owner*.parquet"))
     for part, name in zip(parts[4:6], ("d_alpha", "rel_delta"), strict=True):
@@ -198,10 +218,13 @@ def test_a_column_of_few_models_is_in_the_files_that_hold_its_values(lake, monke
     with Store.writing(lake) as store:
         compact(store)
     files = [pq.read_table(path) for path in merged(lake / "layers/000001")]
+    *measured, others = files
     assert contents(lake, "layers") == before
-    assert [file.num_rows // ROWS for file in files] == [4, 1, MODELS - 5]
-    held = [{"d_alpha", "rel_delta"} & set(file.column_names) for file in files]
+    assert len(set(others["repo_id"].to_pylist())) == MODELS
+    assert [len(set(file["repo_id"].to_pylist())) for file in measured] == [4, 1, MODELS - 5]
+    held = [{"d_alpha", "rel_delta"} & set(file.column_names) for file in measured]
     assert held == [set(), {"d_alpha"}, {"rel_delta"}]
+    assert len(others.column_names) < len(measured[0].column_names) / 2
 
 
 @pytest.mark.parametrize("empty", [1, MODELS])
@@ -212,7 +235,7 @@ def test_models_without_layers_are_merged_too(lake, empty):
     with Store.writing(lake) as store:
         compact(store)
     assert contents(lake, "layers", "repositories") == before
-    assert len(merged(lake / "layers/000001")) == (empty < MODELS)
+    assert len(merged(lake / "layers/000001")) == 2 * (empty < MODELS)
 
 
 def test_a_damaged_part_is_named_and_the_lake_stays_as_it_was(lake):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from jobs.bench.lake import ROWS, grown, interleaved, name_of, scattered
+from jobs.bench.lake import ROWS, TOGETHER, grown, interleaved, name_of, scattered
 from jobs.bench.options import Options
 from jobs.bench.pairs import figure, wall_seconds
 from jobs.bench.result import Result
@@ -20,8 +20,16 @@ from jobs.lake.store import Store
 
 _ROWS, _ROWS_QUICK = 10_000_000, 1_000_000
 _MERGED, _MERGED_QUICK = 1_000_000, 120_000
-_TOGETHER = (1, 12, 48)
-"""Models of a part. Shared ones: some 4,000 rows, as two cores leave, and 16,000, as many workers do."""
+_PARTS = {
+    "parts of 1 model": (1, 2),
+    "parts of 12 models": (12, 2),
+    "parts of 48 models": (TOGETHER, 2),
+    "parts of 48 models, every tensor a matrix": (TOGETHER, 5),
+}
+"""Models of a part, and how many of five tensors are matrices: two, as in all-MiniLM-L6-v2 (39 of 101).
+
+Two cores leave shared parts of some 4,000 rows, many workers of 16,000.
+"""
 _BY_ROLE = "SELECT role, count(*), median(alpha) FROM layers WHERE status = 'ok' GROUP BY role"
 
 
@@ -44,11 +52,11 @@ def merge_parts(options: Options) -> Iterator[Result]:
     """
     models = (_MERGED_QUICK if options.quick else _MERGED) // ROWS
     with TemporaryDirectory() as folder:
-        for together in _TOGETHER:
-            lake = scattered(Path(folder), models, together)
+        for name, (together, matrices) in _PARTS.items():
+            lake = scattered(Path(folder), models, together, matrices)
             costs = [_compaction(lake) for _ in range(options.pairs + 1)][1:]
-            yield _speed(f"parts of {together} model{'s' * (together > 1)}", models * ROWS, costs)
-        files = interleaved(Path(folder), models)
+            yield _speed(name, models * ROWS, costs)
+        files = interleaved(Path(folder), scattered(Path(folder), models, TOGETHER))
         costs = [_merge(files) for _ in range(options.pairs + 1)][1:]
         yield _speed("merged files", models * ROWS, costs)
 
