@@ -103,7 +103,7 @@ class Result:
             "target": None if self.target is None else str(self.target),
             "ours": self.ours,
             "theirs": self.theirs,
-            "measured": self.measured,
+            "measured": None if self.ours is None else self.measured,
             "pairs": self.pairs,
             "peer": self.peer,
             "equal": None if self.agreement is None else str(self.agreement),

@@ -32,7 +32,8 @@ from jobs.lake.generations import (
     shared,
 )
 from jobs.lake.mergedfiles import MergedFiles, conformed
-from jobs.lake.merging import Footers, Key, Piece, merge, pieces_of
+from jobs.lake.merging import Footers, Piece, merge, pieces_of
+from jobs.lake.runs import Key
 from jobs.lake.store import RETRY, Store
 from schemas.errors import LakeError
 from schemas.refs import RepoRef

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.lake.runs import begins, picked
 from schemas.results import RowStatus
 from schemas.rows import LayerMetrics
 
@@ -27,4 +28,6 @@ def halves(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     count = int(measured.sum())
     if measured[:count].all():
         return table.slice(0, count), table.slice(count)
-    return table.take(np.flatnonzero(measured)), table.take(np.flatnonzero(~measured))
+    starts = begins([measured])
+    lengths, first = np.diff(starts, append=len(measured)), measured[starts]
+    return picked(table, starts[first], lengths[first]), picked(table, starts[~first], lengths[~first])

@@ -12,18 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.lake.decoding import LANES, Stream, Wide, read_columns, read_words
 from jobs.lake.generations import KEY
 from jobs.lake.halves import HALVES, halves
 from jobs.lake.mergedfiles import MergedFiles, filled
+from jobs.lake.runs import Key, in_order, picked, runs
 from jobs.lake.words import joined, trimmed, worded, worded_schema
 from schemas.tables import SCHEMAS
 
-Key = tuple[str, str, str]
-"""repo_id, revision, config_fingerprint."""
 Footers = dict[Path, pq.FileMetaData]
 
 CHUNK = 250_000
@@ -124,7 +122,7 @@ def _rows_of(
         stored[piece.path] = stored.get(piece.path, 0) + piece.rows
     tables += [filled(streams[path].take(rows), _LAYERS) for path, rows in stored.items()]
     keys = [piece.key for piece in chunk]
-    return [_in_order(table, keys) for table in _halved(tables)]
+    return [in_order(table, keys) for table in _halved(tables)]
 
 
 def _halved(tables: Sequence[pa.Table]) -> list[pa.Table]:
@@ -149,7 +147,7 @@ class _Together:
         for half, rows in enumerate(self._halves):
             places = [(piece.start, piece.rows) for piece in pieces if piece.half == half]
             if places:
-                yield _picked(rows, *np.array(places).T)
+                yield picked(rows, *np.array(places).T)
 
 
 def _decoded(parts: Footers) -> list[pa.Table]:
@@ -177,47 +175,5 @@ def _lists_in_one(table: pa.Table) -> pa.Table:
 
 
 def _pieces(path: Path, table: pa.Table, form: Form, half: int = 0) -> list[Piece]:
-    keys, starts, lengths = _runs(table)
-    runs = zip(keys, lengths.tolist(), starts.tolist(), strict=True)
-    return [Piece(key, path, rows, start, form, half) for key, rows, start in runs]
-
-
-def _in_order(table: pa.Table, keys: Sequence[Key]) -> pa.Table:
-    """Runs of rows in the order of their keys; inside a run nothing moves."""
-    rank = {key: i for i, key in enumerate(keys)}
-    found, starts, lengths = _runs(table)
-    ranks = np.array([rank[key] for key in found], int)
-    if np.all(ranks[1:] >= ranks[:-1]):
-        return table
-    order = np.argsort(ranks, kind="stable")
-    return _picked(table, starts[order], lengths[order])
-
-
-def _picked(table: pa.Table, starts: np.ndarray, lengths: np.ndarray) -> pa.Table:
-    """Runs of rows, one after the other. Lists are copied a run at a time, half of the time of a take."""
-    moves = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
-    rows = pa.array((np.arange(len(moves)) + moves).astype(np.int32))
-    runs = list(zip(starts.tolist(), lengths.tolist(), strict=True))
-    columns = [
-        _slices(column, runs) if pa.types.is_nested(column.type) else pc.take(column, rows, boundscheck=False)
-        for column in table.columns
-    ]
-    return pa.table(columns, schema=table.schema)
-
-
-def _slices(column: pa.ChunkedArray, runs: Sequence[tuple[int, int]]) -> pa.ChunkedArray:
-    parts = [chunk for start, length in runs for chunk in column.slice(start, length).chunks]
-    return pa.chunked_array([pa.concat_arrays(parts)], column.type) if parts else column.slice(0, 0)
-
-
-def _runs(table: pa.Table) -> tuple[list[Key], np.ndarray, np.ndarray]:
-    """Key, first row and length of each run of rows with one key, where texts are encoded."""
-    columns = [table.column(name).combine_chunks() for name in KEY]
-    numbers = [column.indices.to_numpy() for column in columns]
-    changes = np.arange(table.num_rows) == 0
-    for number in numbers:
-        changes[1:] |= number[1:] != number[:-1]
-    starts = np.flatnonzero(changes)
-    words = (c.dictionary.take(pa.array(n[starts])) for c, n in zip(columns, numbers, strict=True))
-    keys = zip(*(word.to_pylist() for word in words), strict=True)
-    return list(keys), starts, np.diff(starts, append=table.num_rows)
+    found = zip(*runs(table), strict=True)
+    return [Piece(key, path, int(rows), int(start), form, half) for key, start, rows in found]

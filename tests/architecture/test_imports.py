@@ -125,6 +125,7 @@ SITES = {
         "jobs/lake/mergedfiles.py",
         "jobs/lake/words.py",
         "jobs/lake/halves.py",
+        "jobs/lake/runs.py",
         "jobs/verbs/compacting.py",
         "jobs/verbs/forecast.py",
         "jobs/verbs/correlating.py",

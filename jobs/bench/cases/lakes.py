@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from jobs.bench.children import Child
 from jobs.bench.lake import ROWS, TOGETHER, grown, interleaved, name_of, scattered
 from jobs.bench.options import Options
 from jobs.bench.pairs import figure, wall_seconds
@@ -45,19 +46,19 @@ def ask_a_large_lake(options: Options) -> Iterator[Result]:
 
 
 def merge_parts(options: Options) -> Iterator[Result]:
-    """Small parts into large files, and large files into one order, in wall time on all cores.
+    """Small parts into large files, and large files into one order: wall time on all cores, in one process.
 
     Parts of one model are what large models, retries and early versions left, shared ones what a scan of
     small models leaves; files that a growing lake merges again are most of a compaction's work over time.
     """
     models = (_MERGED_QUICK if options.quick else _MERGED) // ROWS
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, Child(os.cpu_count() or 1) as compactor:
         for name, (together, matrices) in _PARTS.items():
             lake = scattered(Path(folder), models, together, matrices)
-            costs = [_compaction(lake) for _ in range(options.pairs + 1)][1:]
+            costs = [compactor.call(_compaction, lake) for _ in range(options.pairs + 1)][1:]
             yield _speed(name, models * ROWS, costs)
         files = interleaved(Path(folder), scattered(Path(folder), models, TOGETHER))
-        costs = [_merge(files) for _ in range(options.pairs + 1)][1:]
+        costs = [compactor.call(_merge, files) for _ in range(options.pairs + 1)][1:]
         yield _speed("merged files", models * ROWS, costs)
 
 
