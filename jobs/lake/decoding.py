@@ -19,6 +19,9 @@ LANES = 2
 _BATCH = 65_536
 """Rows of a merged file that are decoded at a time; a batch costs 5 ms beside its rows."""
 
+_PARTS = 256
+"""Parts that one query reads."""
+
 
 def read_parts(paths: Sequence[Path], named: str | None = None) -> pa.Table:
     """All rows of parts of few columns in the order given; a column `named` tells the part's name.
@@ -66,11 +69,17 @@ class Wide:
     def _connection(self) -> duckdb.DuckDBPyConnection:
         return fresh(threads=1)
 
-    def read(self, paths: Sequence[Path]) -> pa.Table:
-        """All rows of the parts, in the order given. Raises LakeError for a damaged part."""
+    def read(self, paths: Sequence[Path]) -> Iterator[pa.Table]:
+        """All rows of the parts, in the order given. Raises LakeError for a damaged part.
+
+        A few hundred parts at a time: the memory of a larger table goes back to the kernel when it is freed.
+        """
         query = "SELECT * FROM read_parquet(?, union_by_name=true)"
+        names = [str(path) for path in paths]
         try:
-            return self._connection.sql(query, params=[[str(path) for path in paths]]).to_arrow_table()
+            for first in range(0, len(names), _PARTS):
+                some = names[first : first + _PARTS]
+                yield self._connection.sql(query, params=[some]).to_arrow_table()
         except duckdb.Error as error:
             raise LakeError(f"cannot read the parts to merge: {error}") from error
 

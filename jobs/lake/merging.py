@@ -111,21 +111,25 @@ def _rows_of(
     chunk: Sequence[Piece], together: "_Together", streams: dict[Path, Stream], wide: Wide
 ) -> list[pa.Table]:
     """The halves of a chunk's rows, each in the order of its pieces."""
+    keys = [piece.key for piece in chunk]
+    return [in_order(table, keys) for table in _halved(_tables(chunk, together, streams, wide))]
+
+
+def _tables(
+    chunk: Sequence[Piece], together: "_Together", streams: dict[Path, Stream], wide: Wide
+) -> Iterator[pa.Table]:
     of = {form: [piece for piece in chunk if piece.form is form] for form in Form}
-    tables = []
-    if of[Form.OWN]:
-        tables.append(filled(worded(wide.read([piece.path for piece in of[Form.OWN]])), _LAYERS))
-    if of[Form.SHARED]:
-        tables += together.rows_of(of[Form.SHARED])
+    for table in wide.read([piece.path for piece in of[Form.OWN]]):
+        yield filled(worded(table), _LAYERS)
+    yield from together.rows_of(of[Form.SHARED])
     stored: dict[Path, int] = {}
     for piece in of[Form.MERGED]:
         stored[piece.path] = stored.get(piece.path, 0) + piece.rows
-    tables += [filled(streams[path].take(rows), _LAYERS) for path, rows in stored.items()]
-    keys = [piece.key for piece in chunk]
-    return [in_order(table, keys) for table in _halved(tables)]
+    for path, rows in stored.items():
+        yield filled(streams[path].take(rows), _LAYERS)
 
 
-def _halved(tables: Sequence[pa.Table]) -> list[pa.Table]:
+def _halved(tables: Iterable[pa.Table]) -> list[pa.Table]:
     """The rows of all tables by halves, with the columns in which these hold a value."""
     by_half = zip(*map(halves, tables), strict=True)
     return [filled(joined(half), _LAYERS) for half in by_half]
