@@ -27,7 +27,7 @@ _PARTS = {
     "parts of 48 models": (TOGETHER, 2),
     "parts of 48 models, every tensor a matrix": (TOGETHER, 5),
 }
-"""Models of a part, and how many of five tensors are matrices: two, as in all-MiniLM-L6-v2 (39 of 101).
+"""Models of a part, and how many of five tensors are matrices: two, as in all-MiniLM-L6-v2 (39 of 104).
 
 Two cores leave shared parts of some 4,000 rows, many workers of 16,000.
 """
