@@ -29,6 +29,7 @@ _SIDE = 64
 """The bulk of smaller matrices is not looked at: their rows lack nine columns that a real scan fills."""
 TOGETHER = 48
 """Models of a part that many workers leave: some 16,000 rows."""
+_FAMILIES = 7
 _SPREAD = 0.1
 
 
@@ -111,7 +112,10 @@ def _multiplied(one: pa.Table, models: range) -> pa.Table:
     names = np.repeat([name_of(number) for number in models], one.num_rows)
     place = table.schema.get_field_index("repo_id")
     table = table.set_column(place, table.schema.field(place), pa.array(names).cast(pa.string()))
-    return pa.concat_tables(halves(table)) if "matrix_index" in table.column_names else table
+    if "matrix_index" in table.column_names:
+        return pa.concat_tables(halves(table))
+    families = [f"Family{number % _FAMILIES}ForCausalLM" for number in models]
+    return table.append_column("architecture", pa.array(families))
 
 
 def _shaken(column: pa.ChunkedArray, kind: pa.DataType, rng: np.random.Generator) -> pa.Array:
