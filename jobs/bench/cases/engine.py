@@ -28,7 +28,7 @@ from schemas.work import Target
 
 _TINY, _TINY_SIDE = 2000, 16
 _MODELS = 4
-_ROUNDS = 3
+_ROUNDS = 6
 _LAYERS: list[Shape] = [(1024, 4096), (4096, 1024), (2048, 2048)]
 
 
